@@ -1,0 +1,33 @@
+# Copyright (c) The monai_landmarks developers
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Landmarks as a value object, the files that carry them, and film images."""
+
+from __future__ import annotations
+
+from . import datasets, phantoms
+from .checks import check_landmarks
+from .files import atomic_write
+from .film_reader import FilmReader
+from .formats import read_landmark_table, read_landmarks, write_landmark_table, write_landmarks
+from .landmarks import Landmarks
+
+__all__ = [
+    "FilmReader",
+    "Landmarks",
+    "atomic_write",
+    "check_landmarks",
+    "datasets",
+    "phantoms",
+    "read_landmark_table",
+    "read_landmarks",
+    "write_landmark_table",
+    "write_landmarks",
+]

@@ -1,0 +1,32 @@
+# Copyright (c) The monai_landmarks developers
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Public data sets: one file per data set, with its folder layout, landmark names and fixed splits."""
+
+from __future__ import annotations
+
+from .hippocampus_mr import HIPPOCAMPUS_LANDMARKS, hippocampus_datalist
+from .image_folder import image_folder_datalist
+from .isbi2015 import ISBI2015_LANDMARKS, isbi2015_datalist, isbi2015_points
+from .phantom_marker import is_phantom
+from .splits import seeded_order, select_part
+
+__all__ = [
+    "HIPPOCAMPUS_LANDMARKS",
+    "ISBI2015_LANDMARKS",
+    "hippocampus_datalist",
+    "image_folder_datalist",
+    "is_phantom",
+    "isbi2015_datalist",
+    "isbi2015_points",
+    "seeded_order",
+    "select_part",
+]

@@ -1,0 +1,20 @@
+# Copyright (c) The monai_landmarks developers
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Phantoms: parametric anatomies with true landmarks, written to disk in a real data set's layout."""
+
+from __future__ import annotations
+
+from monai_landmarks.data.datasets.phantom_marker import is_phantom
+
+from .cephalogram import cephalogram_phantom, write_cephalogram_phantom
+from .fallback import dataset_or_phantom
+
+__all__ = ["cephalogram_phantom", "dataset_or_phantom", "is_phantom", "write_cephalogram_phantom"]
