@@ -1,0 +1,78 @@
+# Copyright (c) The monai_landmarks developers
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""MONAI transforms for landmarks, in pairs: ``X`` for arrays, ``Xd`` (``XD``, ``XDict``) for dictionaries.
+
+Landmarks travel beside the image as world millimetres and are turned into voxel indices once, after the image's last
+transform; predictions are turned back by the image's own affine. Results on points are plain tensors without meta
+information, because the affine of an image would mean something else on them.
+"""
+
+from __future__ import annotations
+
+from .film import LoadFilm, LoadFilmD, LoadFilmd, LoadFilmDict
+from .heatmap import (
+    DecodeLandmarkHeatmap,
+    DecodeLandmarkHeatmapD,
+    DecodeLandmarkHeatmapd,
+    DecodeLandmarkHeatmapDict,
+    GenerateLandmarkHeatmap,
+    GenerateLandmarkHeatmapD,
+    GenerateLandmarkHeatmapd,
+    GenerateLandmarkHeatmapDict,
+)
+from .intensity import SmoothInMillimeters, SmoothInMillimetersD, SmoothInMillimetersd, SmoothInMillimetersDict
+from .io import LoadLandmarks, LoadLandmarksD, LoadLandmarksd, LoadLandmarksDict
+from .save import SaveLandmarks, SaveLandmarksD, SaveLandmarksd, SaveLandmarksDict
+from .spatial import (
+    LandmarksImageToWorld,
+    LandmarksImageToWorldD,
+    LandmarksImageToWorldd,
+    LandmarksImageToWorldDict,
+    LandmarksWorldToImage,
+    LandmarksWorldToImageD,
+    LandmarksWorldToImaged,
+    LandmarksWorldToImageDict,
+)
+
+__all__ = [
+    "DecodeLandmarkHeatmap",
+    "DecodeLandmarkHeatmapD",
+    "DecodeLandmarkHeatmapDict",
+    "DecodeLandmarkHeatmapd",
+    "GenerateLandmarkHeatmap",
+    "GenerateLandmarkHeatmapD",
+    "GenerateLandmarkHeatmapDict",
+    "GenerateLandmarkHeatmapd",
+    "LandmarksImageToWorld",
+    "LandmarksImageToWorldD",
+    "LandmarksImageToWorldDict",
+    "LandmarksImageToWorldd",
+    "LandmarksWorldToImage",
+    "LandmarksWorldToImageD",
+    "LandmarksWorldToImageDict",
+    "LandmarksWorldToImaged",
+    "LoadFilm",
+    "LoadFilmD",
+    "LoadFilmDict",
+    "LoadFilmd",
+    "LoadLandmarks",
+    "LoadLandmarksD",
+    "LoadLandmarksDict",
+    "LoadLandmarksd",
+    "SaveLandmarks",
+    "SaveLandmarksD",
+    "SaveLandmarksDict",
+    "SaveLandmarksd",
+    "SmoothInMillimeters",
+    "SmoothInMillimetersD",
+    "SmoothInMillimetersDict",
+    "SmoothInMillimetersd",
+]
