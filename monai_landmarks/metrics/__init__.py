@@ -1,0 +1,44 @@
+# Copyright (c) The monai_landmarks developers
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""How far predictions are from the truth. Each formula is one function; the classes are MONAI metrics around it."""
+
+from __future__ import annotations
+
+from .base import LandmarkMetric
+from .bootstrap import Interval, bootstrap_interval
+from .functional import (
+    RELATIVE_TOLERANCE,
+    image_level_errors,
+    outlier_rate,
+    radial_errors,
+    reduce_radial_errors,
+    successful_detection_rate,
+)
+from .radial_error import RadialErrorMetric
+from .rates import OutlierRateMetric, SuccessfulDetectionRateMetric
+from .summary import RadialErrorSummary, summarize_radial_errors
+
+__all__ = [
+    "RELATIVE_TOLERANCE",
+    "Interval",
+    "LandmarkMetric",
+    "OutlierRateMetric",
+    "RadialErrorMetric",
+    "RadialErrorSummary",
+    "SuccessfulDetectionRateMetric",
+    "bootstrap_interval",
+    "image_level_errors",
+    "outlier_rate",
+    "radial_errors",
+    "reduce_radial_errors",
+    "successful_detection_rate",
+    "summarize_radial_errors",
+]

@@ -1,0 +1,128 @@
+# Copyright (c) The monai_landmarks developers
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What the landmark metrics share: the buffer is the error table, gathered from all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from monai.metrics import CumulativeIterationMetric
+from monai.utils import evenly_divisible_all_gather
+from monai.utils.dist import get_dist_device
+
+from monai_landmarks.geometry import LandmarkError
+
+from .functional import plain, radial_errors
+
+__all__ = ["LandmarkMetric"]
+
+
+class LandmarkMetric(CumulativeIterationMetric):
+    """Collect error tables batch by batch, and over processes; a subclass reduces the whole table in ``aggregate``.
+
+    ``metric(y_pred, y)`` takes points as MONAI's engines deliver them: a list of ``(N, D)``, decollated, or one tensor
+    ``(B, N, D)``, ``MetaTensor`` or not. A channel axis of size one before ``N``, which MONAI's own point transforms
+    need, is removed. An optional ``spacing`` goes to :func:`radial_errors`. The returned value and the buffer are that
+    function's error table.
+
+    Processes may have different numbers of images, and none. Let the sampler not repeat images to even the numbers out
+    (``DistributedSampler(even_divisible=False)``): a repeated image counts twice in every mean.
+
+    Attributes:
+        higher_is_better: direction of the aggregated number.
+        unit: of the aggregated number, given points in millimetres.
+    """
+
+    higher_is_better: ClassVar[bool] = False
+    unit: ClassVar[str] = "mm"
+
+    @property
+    def num_missed(self) -> int:
+        """Landmarks so far that the truth has and the prediction lacks, over all processes."""
+        table = self.get_buffer()
+        return 0 if table is None else int(torch.isinf(table).sum())
+
+    def table(self) -> torch.Tensor:
+        """Give the error table of all images so far, over all processes.
+
+        Returns:
+            float64 tensor ``(B, N)``.
+
+        Raises:
+            ValueError: if nothing was added yet.
+        """
+        table = self.get_buffer()
+        if table is None:
+            raise ValueError(
+                f"{type(self).__name__} has no data to aggregate: call it with predicted and true points first. In an "
+                "evaluator this means that the data set is empty."
+            )
+        return table
+
+    def _compute_list(self, y_pred: Any, y: Any = None, **kwargs: Any) -> torch.Tensor:
+        if y is None or len(y_pred) != len(y):
+            count = "none" if y is None else len(y)
+            raise LandmarkError(f"each image needs predicted and true points, got {len(y_pred)} and {count}.")
+        return self._compute_tensor(_stack(y_pred, "y_pred"), _stack(y, "y"), **kwargs)
+
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
+        if y is None:
+            raise LandmarkError("the true points `y` are needed beside the predicted ones.")
+        pred, true = _without_channel(plain(y_pred)), _without_channel(plain(y))
+        if pred.ndim != 3:
+            raise LandmarkError(
+                f"a batch of points must have shape (B, N, D), got {tuple(pred.shape)}: for one image pass `[points]`."
+            )
+        table = radial_errors(pred, true, kwargs.get("spacing"))
+        self._check_width(table.shape[1])
+        return table
+
+    def _check_width(self, width: int) -> None:
+        if self._buffers and self._buffers[0] and self._buffers[0][0].shape[0] != width:
+            raise LandmarkError(
+                f"this batch has {width} landmarks, the ones before had {self._buffers[0][0].shape[0]}. One metric "
+                "holds one landmark list: keep missing landmarks as NaN, or use one metric for each data set."
+            )
+
+    def _sync(self) -> None:
+        """Gather the table. A process without images takes part too: staying away would stall all the others."""
+        if self._synced:
+            return
+        local = torch.stack(self._buffers[0]) if self._buffers and self._buffers[0] else None
+        device = get_dist_device() or (local.device if local is not None else torch.device("cpu"))
+        own = torch.tensor([0 if local is None else local.shape[1]], device=device)
+        widths = sorted(set(evenly_divisible_all_gather(own, concat=True).tolist()) - {0})
+        if len(widths) > 1:
+            raise LandmarkError(f"the processes hold tables with different numbers of landmarks: {widths}.")
+        if not widths:
+            return
+        share = torch.zeros(0, widths[0], dtype=torch.float64) if local is None else local
+        self._synced_tensors = [evenly_divisible_all_gather(share.to(device), concat=True)]
+        self._synced = True
+
+
+def _without_channel(points: torch.Tensor) -> torch.Tensor:
+    return points.squeeze(1) if points.ndim == 4 and points.shape[1] == 1 else points
+
+
+def _stack(items: Sequence[Any], name: str) -> torch.Tensor:
+    tensors = [plain(item) for item in items]
+    if not tensors:
+        raise LandmarkError(f"`{name}` is an empty list: there is no image in this batch.")
+    shapes = {tuple(t.shape) for t in tensors}
+    if len(shapes) > 1:
+        raise LandmarkError(
+            f"the images of a batch must have the same landmarks, `{name}` has the shapes {sorted(shapes)}: keep "
+            "missing landmarks as NaN rows."
+        )
+    return torch.stack(tensors)

@@ -1,0 +1,33 @@
+# Copyright (c) The monai_landmarks developers
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Named evaluation protocols: a number is printed beside the rules it was obtained by, or not at all."""
+
+from __future__ import annotations
+
+from .evaluate import evaluate
+from .isbi2015 import ISBI2015_PROTOCOLS, PHANTOM_CEPHALOGRAM
+from .native import NATIVE_MM
+from .protocol import Protocol, get_protocol, list_protocols, register_protocol
+from .result import EvaluationResult, compare, write_radial_errors
+
+__all__ = [
+    "ISBI2015_PROTOCOLS",
+    "NATIVE_MM",
+    "PHANTOM_CEPHALOGRAM",
+    "EvaluationResult",
+    "Protocol",
+    "compare",
+    "evaluate",
+    "get_protocol",
+    "list_protocols",
+    "register_protocol",
+    "write_radial_errors",
+]
