@@ -1,0 +1,204 @@
+# Copyright (c) The monai_landmarks developers
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""One table of all predicted landmarks at the end of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Events
+from monai.config import PathLike
+from monai.data import decollate_batch
+from monai.utils import ImageMetaKey, look_up_option
+
+from ..data import Landmarks, write_landmark_table
+from ..geometry import LandmarkError
+from ..transforms.save import case_of
+from ..transforms.spatial import as_points
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
+
+__all__ = ["LandmarkCSVSaver"]
+
+
+class _Case(NamedTuple):
+    name: str
+    source: str
+    landmarks: Landmarks
+
+
+class LandmarkCSVSaver:
+    """Collect the landmarks of every case and write one CSV file when the epoch ends.
+
+    Columns ``case, name, x, y[, z], status[, confidence]`` in world millimetres (RAS in 3D, the film plane in 2D), an
+    empty cell for a missing landmark, one row per case and landmark, sorted by case: as
+    :func:`monai_landmarks.data.write_landmark_table` writes and ``read_landmark_table`` reads it. The cases of all
+    processes are gathered and one process writes; a case that a distributed sampler repeated appears once. The file
+    appears complete or not at all, and each epoch replaces that of the one before.
+
+    Args:
+        output_dir: folder of the file.
+        names: of the landmarks, in the order of the points.
+        points_key: world points ``(N, D)`` in the engine's output (or batch).
+        confidence_key: confidences ``(N,)``, or None.
+        case_key: where an item has the name of its case; items without it are named by the file of ``refer_key``.
+        refer_key: the image.
+        filename: of the table, ``.csv`` or ``.tsv``.
+        layout: ``"long"``, a row per landmark, or ``"wide"``, a row per case.
+        batch_transform: takes from ``engine.state.batch`` the dictionaries with ``case_key`` and ``refer_key``.
+        output_transform: takes from ``engine.state.output`` the dictionaries with ``points_key``.
+        save_rank: the process that writes.
+
+    Raises:
+        LandmarkError: when two different files have one case name, or points and names do not fit.
+
+    Example:
+        >>> import tempfile
+        >>> from ignite.engine import Engine
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> engine = Engine(lambda engine, batch: [{"pred": torch.tensor([[1.5, 2.0]])}])
+        >>> LandmarkCSVSaver(folder.name, names=["sella"], points_key="pred").attach(engine)
+        >>> _ = engine.run([[{"case": "001"}]])
+        >>> print((Path(folder.name) / "landmarks.csv").read_text(), end="")
+        case,name,x,y,status
+        001,sella,1.5,2.0,defined
+        >>> folder.cleanup()
+    """
+
+    def __init__(
+        self,
+        output_dir: PathLike,
+        names: Sequence[str],
+        points_key: str,
+        confidence_key: str | None = None,
+        case_key: str = "case",
+        refer_key: str = "image",
+        filename: str = "landmarks.csv",
+        layout: str = "long",
+        batch_transform: Callable[[Any], Any] = lambda x: x,
+        output_transform: Callable[[Any], Any] = lambda x: x,
+        save_rank: int = 0,
+    ) -> None:
+        if isinstance(names, str) or len(set(names)) != len(tuple(names)):
+            raise ValueError(f"names must be a sequence of different landmark names, got {names!r}.")
+        self.path = Path(output_dir) / filename
+        if self.path.suffix.lower() not in (".csv", ".tsv"):
+            raise ValueError(f"filename must end in .csv or .tsv, got {filename!r}.")
+        self.layout = look_up_option(layout, ("long", "wide"))
+        self.names = tuple(names)
+        self.points_key = points_key
+        self.confidence_key = confidence_key
+        self.case_key = case_key
+        self.refer_key = refer_key
+        self.batch_transform = batch_transform
+        self.output_transform = output_transform
+        self.save_rank = save_rank
+        self._cases: list[_Case] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Follow the engine's epochs.
+
+        Args:
+            engine: an evaluator, or any engine whose output has the points.
+        """
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def start(self, engine: Engine | None = None) -> None:
+        """Forget the cases of the epoch before.
+
+        Args:
+            engine: not used.
+        """
+        self._cases = []
+
+    def __call__(self, engine: Engine) -> None:
+        """Collect the cases of one iteration.
+
+        Args:
+            engine: with the batch and the output of the iteration.
+        """
+        batch = _items(self.batch_transform(engine.state.batch))
+        output = _items(self.output_transform(engine.state.output))
+        if len(batch) != len(output):
+            raise LandmarkError(
+                f"the batch has {len(batch)} items and the output {len(output)}: they must be the same cases."
+            )
+        self._cases.extend(self._case({**b, **o}) for b, o in zip(batch, output, strict=True))
+
+    def _case(self, item: Mapping[Any, Any]) -> _Case:
+        for key in (self.points_key, self.confidence_key):
+            if key is not None and key not in item:
+                raise LandmarkError(f"{key!r} is not in the engine's output, which has {sorted(map(str, item))}.")
+        points = as_points(item[self.points_key]).detach().cpu().to(torch.float64)
+        confidence = None if self.confidence_key is None else torch.as_tensor(item[self.confidence_key])
+        scores = None if confidence is None else confidence.detach().cpu().to(torch.float64).numpy()
+        name, source = self._name(item)
+        return _Case(name, source, Landmarks(points.numpy(), self.names, confidence=scores))
+
+    def _name(self, item: Mapping[Any, Any]) -> tuple[str, str]:
+        image = item.get(self.refer_key)
+        knows_file = bool(getattr(image, "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ))
+        if self.case_key in item:
+            name = str(item[self.case_key])
+            return name, case_of(image)[1] if knows_file else name
+        if image is None:
+            raise LandmarkError(
+                f"the items have neither a case name ({self.case_key!r}) nor an image ({self.refer_key!r}) but "
+                f"{sorted(map(str, item))}: name one of them."
+            )
+        return case_of(image)
+
+    def write(self, engine: Engine | None = None) -> None:
+        """Gather the cases of all processes and write the file.
+
+        Args:
+            engine: not used.
+        """
+        cases = _gathered(self._cases)
+        unique: dict[str, _Case] = {}
+        for case in cases:
+            known = unique.setdefault(case.name, case)
+            if known.source != case.source:
+                raise LandmarkError(
+                    f"two images are called {case.name!r}: {known.source!r} and {case.source!r}. Give each case a name "
+                    f"of its own under {self.case_key!r}."
+                )
+        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        if rank == self.save_rank:
+            table = {name: unique[name].landmarks for name in sorted(unique)}
+            write_landmark_table(table, self.path, layout=self.layout)
+
+
+def _items(value: Any) -> list[Mapping[Any, Any]]:
+    """Return one dictionary per case from a decollated list or a collated dictionary."""
+    items = decollate_batch(dict(value)) if isinstance(value, Mapping) else value
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, Mapping) for item in items):
+        raise LandmarkError(
+            f"dictionaries are needed, one per case or collated, got {type(value).__name__}: give batch_transform and "
+            "output_transform."
+        )
+    return list(items)
+
+
+def _gathered(cases: list[_Case]) -> list[_Case]:
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return cases
+    # Objects, not tensors: a process may have no case at all, and then knows neither N nor D.
+    each: list[list[_Case]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(each, cases)
+    return [case for part in each for case in part]
