@@ -22,7 +22,7 @@ The coordinate law, for the whole package:
 
 from __future__ import annotations
 
-from .affine import affine_nd, apply_affine, image_affine, invert_affine, voxel_sizes
+from .affine import affine_nd, apply_affine, image_affine, invert_affine, voxel_sizes, world_from_space
 from .points import LandmarkError, check_points, explain_points, inside, present
 
 __all__ = [
@@ -36,4 +36,5 @@ __all__ = [
     "invert_affine",
     "present",
     "voxel_sizes",
+    "world_from_space",
 ]

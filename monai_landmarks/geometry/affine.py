@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 from monai.data.utils import to_affine_nd
+from monai.utils import MetaKeys, SpaceKeys
 
 from .points import LandmarkError
 
-__all__ = ["affine_nd", "apply_affine", "image_affine", "invert_affine", "voxel_sizes"]
+__all__ = ["affine_nd", "apply_affine", "image_affine", "invert_affine", "voxel_sizes", "world_from_space"]
 
 
 def _matrix(affine: Any) -> torch.Tensor:
@@ -86,7 +87,7 @@ def apply_affine(points: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
     """Map points through an affine: ``y = A x + t``.
 
     Args:
-        points: ``(..., N, D)``; NaN stays NaN.
+        points: tensor or array ``(..., N, D)``; NaN stays NaN.
         affine: ``(D + 1, D + 1)`` or ``(..., D + 1, D + 1)`` with the leading axes of ``points``.
 
     Returns:
@@ -100,7 +101,8 @@ def apply_affine(points: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
         >>> apply_affine(torch.tensor([[1.0, 2.0]]), torch.tensor([[2.0, 0, 5], [0, 3, 7], [0, 0, 1]]))
         tensor([[ 7., 13.]], dtype=torch.float64)
     """
-    plain = points.as_tensor() if hasattr(points, "as_tensor") else points
+    plain = torch.as_tensor(points)
+    plain = plain.as_tensor() if hasattr(plain, "as_tensor") else plain
     matrix = _matrix(affine).to(plain.device)
     if matrix.shape[-1] != plain.shape[-1] + 1:
         raise LandmarkError(
@@ -136,8 +138,10 @@ def image_affine(image: Any, spatial_dims: int | None = None) -> torch.Tensor:
         spatial_dims: needed where ``image`` is a bare matrix of another size; otherwise read from the image.
 
     Returns:
-        float64 tensor ``(D + 1, D + 1)``: the image's own affine, nothing else. For 2D images read by MONAI's
-        ``ITKReader`` give that reader ``affine_lps_to_ras=False``, so that the world is the film plane.
+        float64 tensor ``(D + 1, D + 1)``. In 3D the world is RAS: an image that says LPS
+        (``ITKReader(affine_lps_to_ras=False)``) has the signs of its first two world axes changed. In 2D the affine is
+        taken as it is, because MONAI writes "RAS" on every image that says nothing; give ``ITKReader`` that option for
+        2D files, so that their world is the film plane.
 
     Raises:
         LandmarkError: for an image without affine, with pending lazy operations or with a singular affine.
@@ -162,4 +166,11 @@ def image_affine(image: Any, spatial_dims: int | None = None) -> torch.Tensor:
             "monai.transforms.Compose, which applies them first, or call apply_pending on the image."
         )
     dims = spatial_dims or image.ndim - 1
-    return affine_nd(image.affine, dims)
+    return world_from_space(affine_nd(image.affine, dims), image.meta.get(MetaKeys.SPACE))
+
+
+def world_from_space(affine: torch.Tensor, space: Any) -> torch.Tensor:
+    """Give the affine ``(D + 1, D + 1)`` of an image that calls its world ``space`` in the law's world."""
+    if affine.shape[-1] == 3 or str(getattr(space, "value", space)).upper() != SpaceKeys.LPS.value:
+        return affine
+    return torch.tensor([[-1.0], [-1.0], [1.0], [1.0]], dtype=affine.dtype) * affine

@@ -100,7 +100,8 @@ def check_points(points: torch.Tensor, spatial_dims: int | None = None, name: st
 def explain_points(points: torch.Tensor, spatial_shape: Sequence[int]) -> str | None:
     """Say why points do not fit into an image and what would repair them, or return None where they fit.
 
-    Tried repairs: another axis order, opposite signs of the first two axes (LPS read as RAS), an origin at 1.
+    Tried repairs: another axis order, an origin at 1. Signs (LPS taken for RAS) can be judged only in the world: see
+    :func:`monai_landmarks.data.check_landmarks`.
 
     Args:
         points: voxel indices ``(..., N, D)``; missing landmarks are left out of the count.
@@ -143,8 +144,5 @@ def _repairs(points: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
         )
         for order in orders
     ]
-    signs = points.clone()
-    signs[:, :2] *= -1
-    named.append(("negating the first two coordinates: LPS points were likely taken for RAS, or the reverse.", signs))
     named.append(("subtracting 1: the file likely counts voxels from 1, here they count from 0.", points - 1))
     return named

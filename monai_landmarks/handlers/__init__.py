@@ -15,6 +15,7 @@ from __future__ import annotations
 from .checkpoint_files import AtomicSaver, checkpoint_compat, read_checkpoint
 from .checkpoints import LandmarkCheckpointLoader, LowestErrorCheckpoint, TrainingCheckpoint, load_latest_checkpoint
 from .figures import LandmarkFigureSaver, LandmarkTensorBoardHandler
+from .gradient_clipping import GradientClipping
 from .landmark_csv_saver import LandmarkCSVSaver
 from .landmark_metrics_saver import LandmarkMetricsSaver
 from .metrics import OutlierRate, RadialError, SuccessfulDetectionRate
@@ -23,6 +24,7 @@ from .scores import lower_is_better, negative_metric
 
 __all__ = [
     "AtomicSaver",
+    "GradientClipping",
     "LandmarkCSVSaver",
     "LandmarkCheckpointLoader",
     "LandmarkFigureSaver",

@@ -45,7 +45,9 @@ def expand_sigma(sigma: float | Sequence[float] | torch.Tensor, points: torch.Te
     try:
         value = value.expand(torch.broadcast_shapes(value.shape, points.shape))
     except RuntimeError as error:
-        raise LandmarkError(f"`sigma` of shape {tuple(value.shape)} does not fit points {tuple(points.shape)}.") from error
+        raise LandmarkError(
+            f"`sigma` of shape {tuple(value.shape)} does not fit points {tuple(points.shape)}."
+        ) from error
     if value.numel() and not bool((value.detach() > 0).all()):
         raise LandmarkError(f"`sigma` must be positive, the smallest is {value.min().item():g}.")
     return value
@@ -83,7 +85,9 @@ def outer_product(factors: Sequence[torch.Tensor]) -> torch.Tensor:
     """Multiply ``D`` tensors ``(..., S_d)`` to one of shape ``(..., *S)``, writing the full size only once."""
     product = factors[0]
     for factor in factors[1:-1]:
-        product = product.unsqueeze(-1) * factor.reshape(*factor.shape[:-1], *(1,) * (product.ndim - factor.ndim + 1), -1)
+        product = product.unsqueeze(-1) * factor.reshape(
+            *factor.shape[:-1], *(1,) * (product.ndim - factor.ndim + 1), -1
+        )
     last = factors[-1]
     return product.unsqueeze(-1) * last.reshape(*last.shape[:-1], *(1,) * (product.ndim - last.ndim + 1), -1)
 
@@ -140,7 +144,9 @@ def _windowed_product(
         raise LandmarkError(f"`truncated` must be a positive number of sigma, got {truncated}.")
     shape = tuple(factor.shape[-1] for factor in factors)
     lead = points.shape[:-1]
-    reach = (truncated * sigma.detach()).flatten(0, -2).amax(dim=0).ceil().long() if points.numel() else [0] * len(shape)
+    reach = (
+        (truncated * sigma.detach()).flatten(0, -2).amax(dim=0).ceil().long() if points.numel() else [0] * len(shape)
+    )
     window = [min(2 * int(reach[axis]) + 1, size) for axis, size in enumerate(shape)]
     strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
     cut, offset = [], torch.zeros(*lead, *(1,) * len(shape), dtype=torch.long, device=points.device)

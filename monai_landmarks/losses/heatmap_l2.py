@@ -194,7 +194,7 @@ class HeatmapL2Loss(nn.Module):
             gamma = {2: 100.0, 3: 1000.0}[spatial_dims] if look_up_option(gamma, {"paper"}) else None
         if isinstance(alpha, str):
             alpha = {2: 20.0, 3: 1000.0}[spatial_dims] if look_up_option(alpha, {"paper"}) else 0.0
-        self.gamma, self.alpha, self.half = gamma, float(alpha), half
+        self.gamma, self.alpha, self.scale = gamma, float(alpha), 0.5 if half else 1.0
         self.missing = look_up_option(missing, MissingLandmarks)
         self.targets = GaussianHeatmaps(num_landmarks, spatial_dims, sigma, gamma, learnable, per_axis)
         self.learnable = learnable
@@ -209,4 +209,4 @@ class HeatmapL2Loss(nn.Module):
         if self.learnable:
             there = present(points).to(device=loss.device, dtype=loss.dtype)
             loss = loss + self.alpha * (there @ self.sigma.to(loss).square().mean(dim=-1))
-        return loss.mean() * (0.5 if self.half else 1.0)
+        return loss.mean() * self.scale

@@ -74,6 +74,8 @@ class SmoothInMillimeters(Transform):
         smooth = GaussianFilter(len(sigma), sigma, truncated=self.truncated)(padded)[0]
         inner = tuple(slice(r, r + n) for r, n in zip(reach, plain.shape[1:], strict=True))
         result = smooth[(slice(None), *inner)].to(plain.dtype)
+        if not isinstance(img, MetaTensor):
+            return result
         return MetaTensor(result, meta=img.meta, applied_operations=img.applied_operations)
 
 

@@ -35,8 +35,9 @@ from ..geometry import (
     inside,
     invert_affine,
     present,
+    world_from_space,
 )
-from .spatial import as_points, look_up_reference, lps_to_ras, reference_affine
+from .spatial import as_points, look_up_reference, reference_affine
 
 __all__ = [
     "LoadLandmarks",
@@ -165,7 +166,7 @@ def _file_affine(image: Any) -> torch.Tensor | None:
     original = image.meta.get(MetaKeys.ORIGINAL_AFFINE)
     if original is None:
         return reference_affine(image, dims)
-    return lps_to_ras(affine_nd(np.asarray(original), dims), image.meta.get(MetaKeys.SPACE))
+    return world_from_space(affine_nd(np.asarray(original), dims), image.meta.get(MetaKeys.SPACE))
 
 
 def _array_to_world(value: Any, space: str | None, affine: torch.Tensor | None) -> torch.Tensor:

@@ -20,9 +20,17 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
-from monai.utils import MetaKeys, SpaceKeys, TransformBackends, ensure_tuple_rep
+from monai.utils import MetaKeys, TransformBackends, ensure_tuple_rep
 
-from ..geometry import LandmarkError, affine_nd, apply_affine, check_points, image_affine, invert_affine
+from ..geometry import (
+    LandmarkError,
+    affine_nd,
+    apply_affine,
+    check_points,
+    image_affine,
+    invert_affine,
+    world_from_space,
+)
 
 __all__ = [
     "LandmarksImageToWorld",
@@ -104,12 +112,12 @@ def reference_affine(reference: Any, spatial_dims: int) -> torch.Tensor:
             f"{spatial_dims}D points for a {dims}D image of shape {tuple(reference.shape)}: is it the right point file?"
         )
     if not batched:
-        return lps_to_ras(image_affine(reference), reference.meta.get(MetaKeys.SPACE))
+        return image_affine(reference)
     if reference.pending_operations:
         image_affine(reference)  # raises
     spaces = reference.meta.get(MetaKeys.SPACE)
     spaces = ensure_tuple_rep(spaces, len(reference)) if spaces is None or isinstance(spaces, str) else spaces
-    each = [lps_to_ras(affine_nd(a, dims), s) for a, s in zip(reference.affine, spaces, strict=True)]
+    each = [world_from_space(affine_nd(a, dims), s) for a, s in zip(reference.affine, spaces, strict=True)]
     return torch.stack(each)
 
 
@@ -122,18 +130,6 @@ def _bare_affine(reference: Any, spatial_dims: int) -> torch.Tensor:
     if len(shape) == 2:
         return affine_nd(reference, spatial_dims)
     return torch.stack([affine_nd(matrix, spatial_dims) for matrix in reference])
-
-
-def lps_to_ras(affine: torch.Tensor, space: Any) -> torch.Tensor:
-    """Return the affine of a 3D image in RAS where the image says LPS; every other affine as it is.
-
-    Args:
-        affine: ``(D + 1, D + 1)``.
-        space: what the image's meta information says.
-    """
-    if affine.shape[-1] == 3 or str(getattr(space, "value", space)).upper() != SpaceKeys.LPS.value:
-        return affine
-    return torch.tensor([[-1.0], [-1.0], [1.0], [1.0]], dtype=affine.dtype) * affine
 
 
 def _check_pairing(points: torch.Tensor, affine: torch.Tensor) -> None:

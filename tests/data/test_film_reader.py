@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, LoadImaged

@@ -78,6 +78,10 @@ def test_apply_affine_computes_in_float64(dtype: torch.dtype) -> None:
     assert moved.tolist() == [[2.0, 6.0, 12.0]]
 
 
+def test_arrays_are_taken_too() -> None:
+    assert apply_affine(np.ones((1, 2)), np.eye(3)).tolist() == [[1.0, 1.0]]
+
+
 def test_missing_landmark_stays_missing() -> None:
     moved = apply_affine(torch.tensor([[NAN, NAN], [1.0, 1.0]]), torch.eye(3))
     assert present(moved).tolist() == [False, True]
@@ -106,7 +110,9 @@ def test_image_affine_of_2d_image_is_3x3_whatever_monai_made_of_it(size: int) ->
     assert result.tolist() == [[0.2, 0, 7.0], [0, 0.3, 0], [0, 0, 1]]
 
 
-@pytest.mark.parametrize("affine", [torch.zeros(4, 4), torch.diag(torch.tensor([1.0, 0.0, 1.0, 1.0])), torch.full((4, 4), NAN)])
+@pytest.mark.parametrize(
+    "affine", [torch.zeros(4, 4), torch.diag(torch.tensor([1.0, 0.0, 1.0, 1.0])), torch.full((4, 4), NAN)]
+)
 def test_singular_affine_is_refused(affine: torch.Tensor) -> None:
     with pytest.raises(LandmarkError, match=r"determinant.*cannot be inverted"):
         affine_nd(affine, 3)
@@ -161,10 +167,12 @@ def test_exchanged_axes_are_explained_with_counts() -> None:
     assert "none after exchanging the axes to (1, 0)" in text
 
 
-def test_lps_taken_for_ras_is_explained() -> None:
-    text = explain_points(torch.tensor([[-3.0, -4.0, 5.0], [-7.0, -2.0, 1.0]]), (10, 10, 10))
-    assert text is not None
-    assert "LPS points were likely taken for RAS" in text
+def test_3d_image_in_lps_is_turned_to_ras_and_a_film_never() -> None:
+    volume = MetaTensor(torch.zeros(1, 4, 5, 6), affine=torch.eye(4), meta={"space": "LPS"})
+    assert image_affine(volume).diagonal().tolist() == [-1, -1, 1, 1]
+    for space in ("LPS", "RAS"):
+        film = MetaTensor(torch.zeros(1, 4, 5), affine=torch.eye(3), meta={"space": space})
+        assert image_affine(film).diagonal().tolist() == [1, 1, 1]
 
 
 def test_origin_at_one_is_explained() -> None:

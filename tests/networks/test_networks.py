@@ -186,9 +186,7 @@ def cubic_oracle(line: list[float], factor: int) -> list[float]:
         i = int(source // 1)
         t = source - i
         p0, p1, p2, p3 = at(i - 1), at(i), at(i + 1), at(i + 2)
-        result.append(
-            p1 + 0.5 * t * (p2 - p0 + t * (2 * p0 - 5 * p1 + 4 * p2 - p3 + t * (3 * (p1 - p2) + p3 - p0)))
-        )
+        result.append(p1 + 0.5 * t * (p2 - p0 + t * (2 * p0 - 5 * p1 + 4 * p2 - p3 + t * (3 * (p1 - p2) + p3 - p0))))
     return result
 
 
@@ -196,7 +194,9 @@ def cubic_oracle(line: list[float], factor: int) -> list[float]:
 def test_cubic_upsampling_is_catmull_rom(factor: int) -> None:
     line = torch.randn(6, dtype=torch.float64)
     result = CubicUpsample(factor)(line[None, None, :, None].expand(1, 1, 6, 2))[0, 0, :, 0]
-    torch.testing.assert_close(result, torch.tensor(cubic_oracle(line.tolist(), factor), dtype=torch.float64), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        result, torch.tensor(cubic_oracle(line.tolist(), factor), dtype=torch.float64), atol=1e-6, rtol=0
+    )
 
 
 def test_cubic_upsampling_agrees_with_torch_bicubic_at_its_own_constant() -> None:

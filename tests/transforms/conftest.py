@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 import torch
 
 OBLIQUE_SIZE = (40, 36, 26)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 import torch
 from blobs import RAS_LABELS, check_follows, pipeline_2d, with_missing
 from monai.data import (

@@ -19,7 +19,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 import torch
 from blobs import check_follows, pipeline_2d, pipeline_3d, with_missing
 from monai.transforms import (

@@ -31,10 +31,13 @@ def init_he(module: nn.Module, negative_slope: float = 0.0) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def init_small_normal(layer: nn.Module, std: float) -> None:
-    """Draw one convolution's weights from a normal distribution of this ``std`` and set its bias to zero, in place.
+def init_small_normal(module: nn.Module, std: float) -> None:
+    """Draw every convolution's weights from a normal distribution of this ``std`` and set biases to zero, in place.
 
     Heatmap layers need responses close to 0 at the start, else training does not converge (Payer et al. 2019, sec. 3).
     """
-    nn.init.normal_(layer.weight, std=std)
-    nn.init.zeros_(layer.bias)
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.conv._ConvNd):
+            nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

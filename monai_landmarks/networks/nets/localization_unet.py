@@ -90,12 +90,13 @@ class LocalizationUNet(nn.Module):
         self.mode = LINEAR_MODES[spatial_dims]
         self.pool = Pool[Pool.AVG, spatial_dims](kernel_size=2)
         self.contracting = nn.ModuleList(
-            pair(in_channels if level == 0 else width, dropout if level >= levels - 2 else 0.0) for level in range(levels)
+            pair(in_channels if level == 0 else width, dropout if level >= levels - 2 else 0.0)
+            for level in range(levels)
         )
         self.expanding = nn.ModuleList(pair(2 * width) for _ in range(levels - 1))
         self.head = ConvBlock(spatial_dims, width, num_landmarks, head_kernel_size, act=None)
         init_he(self)
-        init_small_normal(self.head.conv, heatmap_std)
+        init_small_normal(self.head, heatmap_std)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         x = pad_to_multiple(image, self.multiple)

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -139,7 +140,7 @@ class SpatialConfiguration(nn.Module):
         self.layers = nn.Sequential(
             *(
                 ConvBlock(spatial_dims, inputs, outputs, kernel_size, act, norm, padding_mode)
-                for inputs, outputs in zip(widths[:-1], widths[1:], strict=True)
+                for inputs, outputs in pairwise(widths)
             )
         )
         self.head = ConvBlock(spatial_dims, channels, num_landmarks, kernel_size, "tanh", padding_mode=padding_mode)
@@ -239,7 +240,7 @@ class SpatialConfigurationNet(nn.Module):
         )
         init_he(self, negative_slope=0.1)
         for head in (self.local_appearance.head, self.spatial_configuration.head):
-            init_small_normal(head.conv, heatmap_std)
+            init_small_normal(head, heatmap_std)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         local = self.local_appearance(pad_to_multiple(image, self.multiple))
@@ -257,5 +258,3 @@ class SpatialConfigurationNet(nn.Module):
         local = self.local_appearance(pad_to_multiple(image, self.multiple))
         spatial = self.spatial_configuration(local)
         return SCNExplanation(crop_to(local * spatial, image), crop_to(local, image), crop_to(spatial, image))
-
-
