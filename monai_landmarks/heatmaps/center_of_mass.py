@@ -33,8 +33,8 @@ def decode_center_of_mass(
     Common code takes :math:`s` over a fixed box, or over the whole map, for the position: it is drawn towards the
     middle of the box, towards the inside of the image at its border, and towards everything else in the map. Here the
     window is an ellipse of 3 sigma that follows the peak, and the position is the centre :math:`\mu` of the Gaussian
-    that has the same :math:`s` in the same window (see ``monai_landmarks/heatmaps/moments.py``), which is free of
-    bias up to the border.
+    that has the same :math:`s` in the same window (see :func:`~monai_landmarks.heatmaps.moments.decode_moment`),
+    which is free of bias up to the border.
 
     A peak without a width (no Gaussian fits) is decoded by its plain windowed mean and flagged; so is a saturated
     plateau that reaches the rim of the window.

@@ -210,8 +210,11 @@ class GaussianHeatmaps(nn.Module):
 
     @property
     def sigma(self) -> torch.Tensor:
-        """The present widths in voxels, ``(N, 1)`` or ``(N, D)``, never below ``min_sigma``."""
-        return self.raw_sigma.clamp(min=self.min_sigma)
+        """The present widths in voxels, ``(N, 1)`` or ``(N, D)``, never below ``min_sigma``.
+
+        Gradients pass below the limit too, so that a width which the optimiser pushed there can come back.
+        """
+        return self.raw_sigma + (self.raw_sigma.clamp(min=self.min_sigma) - self.raw_sigma).detach()
 
     def forward(self, points: torch.Tensor, spatial_shape: Sequence[int]) -> torch.Tensor:
         return gaussian_heatmaps(points, spatial_shape, self.sigma.to(points), self.gamma)

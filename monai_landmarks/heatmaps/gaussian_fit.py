@@ -55,7 +55,7 @@ class GaussianFit(NamedTuple):
 
 
 class LocalGaussian(NamedTuple):
-    """A Gaussian within a window, relative to the peak's value; batch axes ``(B, N)``, in :func:`wide_dtype`.
+    """A Gaussian within a window, relative to the peak's value; batch axes ``(B, N)``, dtype of :func:`prepare_fit`.
 
     Attributes:
         centre: ``(B, N, D)`` from the middle voxel of the window, zero where not definite.
@@ -227,8 +227,10 @@ def is_plateau(values: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     """Tell where so many voxels of a window are as high as the peak that a plateau must reach the window's rim.
 
     The peak, in the middle, is a plateau's first voxel; a square one that ends at the rim covers the quarter behind it.
+    A peak exactly between voxels is shared by up to 2^D of them and is none.
     """
-    return (values.detach() >= 1).sum(dim=-1) >= math.prod((size + 1) // 2 for size in sizes if size >= 3)
+    quarter = math.prod((size + 1) // 2 for size in sizes)
+    return (values.detach() >= 1).sum(dim=-1) >= max(quarter, 2 ** len(sizes) + 1)
 
 
 def limit_to_window(centre: torch.Tensor, sizes: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:

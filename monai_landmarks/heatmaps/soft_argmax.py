@@ -39,8 +39,8 @@ def decode_local_soft_argmax(
     What differs from common code: values are taken relative to the peak, so that the result does not depend on the
     map's scale and nothing overflows; the window is an ellipse of 3 sigma that follows the peak, where a soft-argmax
     of the whole map of a Gaussian returns the middle of the image; and the position is the centre :math:`\mu` of the
-    Gaussian that has the same :math:`s` in the same window (see ``monai_landmarks/heatmaps/moments.py``), which is
-    free of bias up to the border.
+    Gaussian that has the same :math:`s` in the same window (see
+    :func:`~monai_landmarks.heatmaps.moments.decode_moment`), which is free of bias up to the border.
 
     A peak without a width (no Gaussian fits) is decoded by its plain windowed mean and flagged; so is a saturated
     plateau that reaches the rim of the window.

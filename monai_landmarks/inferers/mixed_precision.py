@@ -20,6 +20,8 @@ from monai.inferers import Inferer, SimpleInferer
 
 __all__ = ["MixedPrecisionInferer"]
 
+MEMORY_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
 
 class MixedPrecisionInferer(Inferer):
     """Run another inferer under ``torch.autocast`` of the input's own device, in training as in evaluation.
@@ -32,7 +34,8 @@ class MixedPrecisionInferer(Inferer):
         inferer: the inferer that is wrapped; None is ``SimpleInferer()``.
         dtype: "bfloat16" or "float16" (on CUDA, with a scaler of your own), or the torch dtype.
         enabled: False runs in the network's own precision.
-        channels_last: hand a 2D image over in that memory format, which the CPU and tensor cores prefer.
+        channels_last: hand the image over in that memory format (2D and 3D), which CPUs and tensor cores prefer; give the
+            network it too, ``network.to(memory_format=torch.channels_last)`` or ``channels_last_3d``.
 
     Shapes: those of the wrapped inferer; the output is a plain tensor in autocast's dtype.
 
@@ -62,7 +65,7 @@ class MixedPrecisionInferer(Inferer):
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         image = inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs
-        if self.channels_last and image.ndim == 4:
-            image = image.contiguous(memory_format=torch.channels_last)
+        if self.channels_last:
+            image = image.contiguous(memory_format=MEMORY_FORMATS[image.ndim])
         with torch.autocast(image.device.type, dtype=self.dtype, enabled=self.enabled):
             return self.inferer(image, network, *args, **kwargs)

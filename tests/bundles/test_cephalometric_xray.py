@@ -262,7 +262,7 @@ def test_killed_run_resumes_from_its_last_epoch(tmp_path: Path) -> None:
     run = subprocess.Popen(
         [sys.executable, *command(*files, root=tmp_path, max_epochs=500)], env=environment(), stdout=log, stderr=log
     )
-    deadline = time.time() + 120
+    deadline = time.time() + 400
     while not list(resume.glob("*.pt")) and time.time() < deadline and run.poll() is None:
         time.sleep(0.2)
     run.send_signal(signal.SIGKILL)
@@ -283,7 +283,7 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
     files = [CONFIGS / "train.json", *SMALL, CONFIGS / "multi_gpu_train.json"]
     write_cephalogram_phantom(tmp_path / "phantom", num_training=10, num_test1=3, reduction=8)
     done = subprocess.run(
-        [*torchrun, *command(*files, root=tmp_path)], env=environment(), capture_output=True, text=True, timeout=300
+        [*torchrun, *command(*files, root=tmp_path)], env=environment(), capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert (tmp_path / "models" / "quickstart" / "model.pt").is_file()

@@ -43,12 +43,14 @@ def test_meta_data_is_taken_off_and_memory_format_is_set() -> None:
     seen = []
 
     def network(x: torch.Tensor) -> torch.Tensor:
-        seen.append((type(x), x.is_contiguous(memory_format=torch.channels_last)))
+        memory_format = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+        seen.append((type(x), x.is_contiguous(memory_format=memory_format)))
         return x
 
     MixedPrecisionInferer(channels_last=True)(MetaTensor(torch.zeros(1, 3, 8, 8)), network)
     MixedPrecisionInferer(channels_last=True)(torch.zeros(1, 3, 8, 8, 8), network)
-    assert seen == [(torch.Tensor, True), (torch.Tensor, False)]
+    MixedPrecisionInferer()(torch.zeros(1, 3, 8, 8), network)
+    assert seen == [(torch.Tensor, True), (torch.Tensor, True), (torch.Tensor, False)]
 
 
 def test_wraps_any_inferer() -> None:

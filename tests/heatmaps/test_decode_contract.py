@@ -146,6 +146,8 @@ def test_a_peak_exactly_between_voxels_is_not_taken_for_a_plateau(dims):
         found = decode_heatmaps(maps, name, spatial_dims=dims, return_flags=True)
         assert not found.extrapolated.any()
         torch.testing.assert_close(found.points, torch.full((1, dims), 5.5), atol=1e-3, rtol=0)
+    narrow = decode_heatmaps(maps, "gaussian_fit", window=3, spatial_dims=dims, return_flags=True)
+    assert not narrow.extrapolated.any()
 
 
 @pytest.mark.parametrize("name", METHODS)

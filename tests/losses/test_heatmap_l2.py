@@ -112,6 +112,21 @@ def test_sigma_finds_the_width_of_what_the_network_can_do() -> None:
     assert 2.0 < found[1] < 3.95
 
 
+def test_sigma_pushed_below_its_limit_comes_back() -> None:
+    loss = HeatmapL2Loss(1, 2, sigma=2.5, alpha=0.0)
+    with torch.no_grad():
+        loss.targets.raw_sigma.fill_(-1.0)
+    assert loss.sigma.item() == pytest.approx(loss.targets.min_sigma)
+    points = torch.tensor([[[15.0, 16.0]]])
+    heatmaps = gaussian_heatmaps(points, (32, 32), 4.0, 100.0)
+    optimizer = torch.optim.Adam(loss.parameters(), lr=0.1)
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss(heatmaps, points).backward()
+        optimizer.step()
+    assert loss.sigma.item() == pytest.approx(4.0, abs=0.1)
+
+
 def test_fixed_sigma_is_not_a_parameter_to_train() -> None:
     loss = HeatmapL2Loss(2, 2, learnable=False)
     assert not any(p.requires_grad for p in loss.parameters())
