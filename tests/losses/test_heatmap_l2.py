@@ -120,7 +120,7 @@ def test_sigma_pushed_below_its_limit_comes_back() -> None:
     points = torch.tensor([[[15.0, 16.0]]])
     heatmaps = gaussian_heatmaps(points, (32, 32), 4.0, 100.0)
     optimizer = torch.optim.Adam(loss.parameters(), lr=0.1)
-    for _ in range(100):
+    for _ in range(300):
         optimizer.zero_grad()
         loss(heatmaps, points).backward()
         optimizer.step()
