@@ -42,7 +42,9 @@ print(time.perf_counter() - start)
 
 def main() -> None:
     runs = [
-        subprocess.run([sys.executable, "-W", "ignore", "-c", PROGRAM], check=True, capture_output=True, text=True).stdout
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", PROGRAM], check=True, capture_output=True, text=True
+        ).stdout
         for _ in range(3)
     ]
     bare, rooms = (min(float(run.split()[i]) for run in runs) for i in range(2))
