@@ -1,0 +1,110 @@
+# Copyright (c) The monai_landmarks developers
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Heatmap losses, forward and backward: targets built inside against dense targets and autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import prod
+
+import torch
+from torch.nn import functional as F
+
+from monai_landmarks.losses import HeatmapL2Loss
+
+from .targets import FLOAT_BYTES, SIGMA, dense_gaussians, random_points, squared_distance
+from .timing import Case, Run
+
+__all__ = ["TITLE", "cases"]
+
+TITLE = (
+    "HeatmapL2Loss, forward and backward (size: the given maps; their gradient is one size; error: largest difference "
+    "of gradients to the formula, relative)"
+)
+#: One tensor of the maps' size; the rest is for 1D factors and the interpreter.
+MEMORY_RATIO = 1.1
+Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def ours(learnable: bool, heatmaps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    loss = HeatmapL2Loss(points.shape[1], points.shape[2], SIGMA, gamma=None, alpha=0.0, learnable=learnable)
+    loss(heatmaps, points).backward()
+    return _take_gradient(heatmaps)
+
+
+def dense(heatmaps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    target = dense_gaussians(points, tuple(heatmaps.shape[2:]))
+    (F.mse_loss(heatmaps, target, reduction="sum") / len(heatmaps)).backward()
+    return _take_gradient(heatmaps)
+
+
+def dense_learnable(heatmaps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """The same with a width for each landmark whose gradient autograd finds."""
+    dims = points.shape[2]
+    sigma = torch.full((points.shape[1], *[1] * dims), SIGMA, requires_grad=True)
+    target = torch.exp(-squared_distance(points, tuple(heatmaps.shape[2:])) / (2 * sigma.square()))
+    (F.mse_loss(heatmaps, target, reduction="sum") / len(heatmaps)).backward()
+    return _take_gradient(heatmaps)
+
+
+def _take_gradient(heatmaps: torch.Tensor) -> torch.Tensor:
+    """Take the gradient off the maps, so that the next step does not add to it."""
+    gradient = heatmaps.grad
+    assert gradient is not None
+    heatmaps.grad = None
+    return gradient
+
+
+def make(step: Step, landmarks: int, shape: tuple[int, ...]) -> Run:
+    generator = torch.Generator().manual_seed(0)
+    heatmaps = torch.rand(1, landmarks, *shape, generator=generator).requires_grad_()
+    return partial(step, heatmaps, random_points(1, landmarks, shape))
+
+
+def error(step: Step, shape: tuple[int, ...]) -> Mapping[str, float]:
+    run = make(step, 3, shape)
+    heatmaps, points = run.args[-2:]  # type: ignore[attr-defined]
+    expected = 2 * (heatmaps.detach().double() - dense_gaussians(points.double(), shape))
+    difference = (step(heatmaps, points) - expected).abs().max() / expected.abs().max()
+    return {"error": difference.item()}
+
+
+def _group(landmarks: int, shape: tuple[int, ...], limited: bool) -> list[Case]:
+    label = f"{landmarks} at {'x'.join(map(str, shape))}"
+    size = FLOAT_BYTES * landmarks * prod(shape)
+    small = tuple(min(s, 40) for s in shape)
+    limits = {"memory_ratio": MEMORY_RATIO} if limited else {}
+    steps: list[tuple[str, str, Step, str]] = [
+        ("fixed", "HeatmapL2Loss, fixed sigma", partial(ours, False), "ours"),
+        ("fixed", "dense target + mse_loss", dense, "plain"),
+        ("learnt", "HeatmapL2Loss, learnt sigma", partial(ours, True), "ours"),
+        ("learnt", "dense target, learnt by autograd", dense_learnable, "plain"),
+    ]
+    return [
+        Case(
+            f"{label}, {name}",
+            partial(make, step, landmarks, shape),
+            group=f"{label}, {kind}",
+            role=role,
+            size_bytes=size,
+            checks=partial(error, step, small),
+            limits=limits if role == "ours" else {},
+        )
+        for kind, name, step, role in steps
+    ]
+
+
+def cases(quick: bool = False, full: bool = False) -> list[Case]:
+    """List the rows; ``full`` adds nothing here."""
+    if quick:
+        return [*_group(19, (64, 64), False), *_group(4, (24, 24, 32), False)]
+    return [*_group(19, (512, 512), True), *_group(26, (96, 96, 192), True)]
