@@ -32,6 +32,9 @@ class PrepareLandmarkBatch(PrepareBatch):
     Args:
         image_key: of the batch, ``(B, C, *S)``.
         points_key: of the batch, ``(B, N, D)``.
+        keep_meta: False gives the image as a plain tensor. Say so in training: nobody needs the meta data there, and
+            MONAI's trainer cannot put those of a batch of films back after ``torch.compile``. Evaluation needs them to
+            turn predictions into millimetres.
 
     Raises:
         LandmarkError: if the batch is no dictionary or has no image.
@@ -43,8 +46,8 @@ class PrepareLandmarkBatch(PrepareBatch):
         [(1, 1, 8, 8), (1, 3, 2)]
     """
 
-    def __init__(self, image_key: str = "image", points_key: str = "points") -> None:
-        self.image_key, self.points_key = image_key, points_key
+    def __init__(self, image_key: str = "image", points_key: str = "points", keep_meta: bool = True) -> None:
+        self.image_key, self.points_key, self.keep_meta = image_key, points_key, keep_meta
 
     def __call__(
         self,
@@ -58,7 +61,11 @@ class PrepareLandmarkBatch(PrepareBatch):
             raise LandmarkError(f"the batch has no image under {self.image_key!r}; it holds {keys}.")
         image = batchdata[self.image_key].to(device=device, non_blocking=non_blocking, **kwargs)
         points = batchdata.get(self.points_key)
+        image = image if self.keep_meta else _plain(image)
         if points is None:
             return image, None
-        plain = points.as_tensor() if hasattr(points, "as_tensor") else points
-        return image, plain.to(device=device, dtype=torch.float32, non_blocking=non_blocking)
+        return image, _plain(points).to(device=device, dtype=torch.float32, non_blocking=non_blocking)
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor

@@ -326,6 +326,14 @@ def test_settings_for_speed_and_reproduction_are_switches(tmp_path: Path) -> Non
     assert all(torch.equal(results[0][k], results[1][k]) for k in results[0])
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_compiled_training_leaves_a_plain_network(tmp_path: Path) -> None:
+    workflow("train", tmp_path, compile=True, max_epochs=1).run()
+    state = torch.load(tmp_path / "models/quickstart/model.pt", weights_only=True)
+    assert not [key for key in state if "_orig_mod" in key]
+
+
 def test_early_stop_ends_a_training_that_gains_nothing(tmp_path: Path) -> None:
     flow = workflow("train", tmp_path, max_epochs=9, learning_rate=1e-12, early_stop_patience=2)
     flow.run()

@@ -82,6 +82,12 @@ def test_points_are_plain_float32_on_the_device() -> None:
     assert points.dtype == torch.float32
 
 
+@pytest.mark.parametrize("keep_meta", [True, False])
+def test_meta_data_of_the_image_are_kept_on_request(keep_meta: bool) -> None:
+    image, _ = PrepareLandmarkBatch(keep_meta=keep_meta)({"image": MetaTensor(torch.zeros(1, 1, 4, 4))})
+    assert type(image) is (MetaTensor if keep_meta else torch.Tensor)
+
+
 def test_monai_trainer_learns_with_them() -> None:
     torch.manual_seed(0)
     items = [{"image": torch.randn(2, 1, 8, 8), "points": torch.full((2, 1, 2), 4.0)}] * 20
