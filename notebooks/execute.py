@@ -63,6 +63,7 @@ def execute(path: Path, timeout: float) -> Any:
             kernel_name=KERNEL["name"],
             resources={"metadata": {"path": folder}},
             record_timing=False,
+            coalesce_streams=True,
         )
         client.execute(env={**os.environ, "PYTHONPATH": search})
     return notebook
