@@ -26,6 +26,7 @@ from monai.utils import look_up_option, optional_import
 
 from ..report import figure_array, save_figure
 from .case_figures import FACTS, CaseReader, as_it_is, draw_case, figure_path
+from .checkpoint_files import unwrapped
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -209,6 +210,7 @@ class LandmarkTensorBoardHandler:
                 f"`interval` must be at least 1 and there must be images or a loss to show, got interval={interval}, "
                 f"num_images={num_images}, loss={loss}."
             )
+        loss = unwrapped(loss)
         if loss is not None and not hasattr(loss, "sigma"):
             raise ValueError(f"`loss` must have a learnt `sigma` to show, {type(loss).__name__} has none.")
         self._writer, self._log_dir = summary_writer, log_dir

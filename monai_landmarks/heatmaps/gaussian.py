@@ -113,8 +113,8 @@ def gaussian_heatmaps(
         spatial_shape: ``D`` sizes of the map.
         sigma: standard deviation in voxels: a number, ``(D,)`` per axis, ``(N, 1)`` per landmark or ``(N, D)``.
         gamma: the Gaussian's integral over space; None for peak 1.
-        truncated: write only a window of this many sigma around each point and leave zeros elsewhere: faster for large
-            volumes. None is exact everywhere.
+        truncated: write only a window of this many sigma around each point and leave exact zeros elsewhere, for targets of
+            bounded support; on a CPU it takes as long as the exact form. None is exact everywhere.
 
     Returns:
         ``(..., N, *S)`` in the dtype of ``points`` (float32 for integer points); zeros for a missing landmark.
@@ -159,7 +159,7 @@ def _windowed_product(
         position[axis] = size
         offset = offset + (index * strides[axis]).reshape(*lead, *position)
     flat = torch.zeros(*lead, math.prod(shape), dtype=factors[0].dtype, device=points.device)
-    flat = flat.scatter(-1, offset.flatten(len(lead)), outer_product(cut).flatten(len(lead)))
+    flat.scatter_(-1, offset.flatten(len(lead)), outer_product(cut).flatten(len(lead)))
     return flat.reshape(*lead, *shape)
 
 

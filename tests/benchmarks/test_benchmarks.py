@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,7 +167,13 @@ class TestTable:
         assert "not measured: memory_ratio" in text
 
     def test_layout(self):
-        empty = {"memory_bytes": None, "memory_ratio": None, "ratio_monai": None, "checks": {}, "limits": {}}
+        empty: dict[str, Any] = {
+            "memory_bytes": None,
+            "memory_ratio": None,
+            "ratio_monai": None,
+            "checks": {},
+            "limits": {},
+        }
         rows = [
             {**empty, "case": "ours", "seconds": 0.00123, "seconds_median": 0.25, "calls": 5, "ratio_plain": 12.0}
             | {"memory_bytes": 21_000_000, "memory_ratio": 1.05}
