@@ -84,7 +84,7 @@ PHANTOM_CEPHALOGRAM = register_protocol(
     Protocol(
         name="phantom/cephalogram",
         dataset="phantom in the layout of the ISBI 2015 cephalograms",
-        annotator="true position, as the phantom's files give it",
+        annotator="the phantom's points as the run was given them: true positions or simulated readers",
         landmark_names=ISBI2015_LANDMARKS,
         is_phantom=True,
         notes=("numbers on a phantom say that the program works, nothing about patients",),
