@@ -12,7 +12,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from monai.utils import look_up_option
@@ -30,7 +31,41 @@ from .functional import (
 __all__ = ["OutlierRateMetric", "SuccessfulDetectionRateMetric"]
 
 
-class SuccessfulDetectionRateMetric(LandmarkMetric):
+class _RateMetric(LandmarkMetric):
+    """A percentage of landmarks by radius; a subclass names the formula and its comparators."""
+
+    unit = "%"
+    _rate: Callable[..., torch.Tensor]
+    _comparators: Any
+
+    def __init__(
+        self,
+        thresholds: float | Sequence[float],
+        comparator: str,
+        per_landmark: bool,
+        tolerance: float,
+    ) -> None:
+        super().__init__()
+        check_thresholds(thresholds)
+        self.thresholds = thresholds
+        self.comparator = look_up_option(comparator, self._comparators)
+        self.per_landmark = per_landmark
+        self.tolerance = tolerance
+
+    def aggregate(self) -> torch.Tensor:
+        """Give the rates over everything seen since ``reset``, from all processes.
+
+        Returns:
+            percentages, float64: scalar for one threshold, ``(T,)`` for several, a last axis ``N`` if ``per_landmark``.
+
+        Raises:
+            ValueError: if nothing was added yet.
+        """
+        rate = type(self)._rate
+        return rate(self.table(), self.thresholds, self.comparator, self.per_landmark, self.tolerance)
+
+
+class SuccessfulDetectionRateMetric(_RateMetric):
     """Accumulate distances and give the percentage of landmarks within a radius (SDR).
 
     See :class:`LandmarkMetric` for the inputs and :func:`successful_detection_rate` for the number: a miss is a
@@ -53,7 +88,8 @@ class SuccessfulDetectionRateMetric(LandmarkMetric):
     """
 
     higher_is_better = True
-    unit = "%"
+    _rate = staticmethod(successful_detection_rate)
+    _comparators = DETECTED
 
     def __init__(
         self,
@@ -62,28 +98,10 @@ class SuccessfulDetectionRateMetric(LandmarkMetric):
         per_landmark: bool = False,
         tolerance: float = RELATIVE_TOLERANCE,
     ) -> None:
-        super().__init__()
-        check_thresholds(thresholds)
-        self.thresholds = thresholds
-        self.comparator = look_up_option(comparator, DETECTED)
-        self.per_landmark = per_landmark
-        self.tolerance = tolerance
-
-    def aggregate(self) -> torch.Tensor:
-        """Give the rates over everything seen since ``reset``, from all processes.
-
-        Returns:
-            percentages, float64: scalar for one threshold, ``(T,)`` for several, a last axis ``N`` if ``per_landmark``.
-
-        Raises:
-            ValueError: if nothing was added yet.
-        """
-        return successful_detection_rate(
-            self.table(), self.thresholds, self.comparator, self.per_landmark, self.tolerance
-        )
+        super().__init__(thresholds, comparator, per_landmark, tolerance)
 
 
-class OutlierRateMetric(LandmarkMetric):
+class OutlierRateMetric(_RateMetric):
     """Accumulate distances and give the percentage of landmarks outside a radius.
 
     See :class:`LandmarkMetric` for the inputs and :func:`outlier_rate` for the number: a miss is an outlier, a landmark
@@ -106,7 +124,8 @@ class OutlierRateMetric(LandmarkMetric):
     """
 
     higher_is_better = False
-    unit = "%"
+    _rate = staticmethod(outlier_rate)
+    _comparators = OUTLYING
 
     def __init__(
         self,
@@ -115,20 +134,4 @@ class OutlierRateMetric(LandmarkMetric):
         per_landmark: bool = False,
         tolerance: float = RELATIVE_TOLERANCE,
     ) -> None:
-        super().__init__()
-        check_thresholds(thresholds)
-        self.thresholds = thresholds
-        self.comparator = look_up_option(comparator, OUTLYING)
-        self.per_landmark = per_landmark
-        self.tolerance = tolerance
-
-    def aggregate(self) -> torch.Tensor:
-        """Give the rates over everything seen since ``reset``, from all processes.
-
-        Returns:
-            percentages, float64: scalar for one threshold, ``(T,)`` for several, a last axis ``N`` if ``per_landmark``.
-
-        Raises:
-            ValueError: if nothing was added yet.
-        """
-        return outlier_rate(self.table(), self.thresholds, self.comparator, self.per_landmark, self.tolerance)
+        super().__init__(thresholds, comparator, per_landmark, tolerance)
