@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from monai.engines import PrepareBatch
 
-from ..geometry import LandmarkError
+from ..geometry import LandmarkError, plain_tensor
 
 __all__ = ["PrepareLandmarkBatch"]
 
@@ -61,11 +61,7 @@ class PrepareLandmarkBatch(PrepareBatch):
             raise LandmarkError(f"the batch has no image under {self.image_key!r}; it holds {keys}.")
         image = batchdata[self.image_key].to(device=device, non_blocking=non_blocking, **kwargs)
         points = batchdata.get(self.points_key)
-        image = image if self.keep_meta else _plain(image)
+        image = image if self.keep_meta else plain_tensor(image)
         if points is None:
             return image, None
-        return image, _plain(points).to(device=device, dtype=torch.float32, non_blocking=non_blocking)
-
-
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
+        return image, plain_tensor(points).to(device=device, dtype=torch.float32, non_blocking=non_blocking)

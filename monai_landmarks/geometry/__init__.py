@@ -23,7 +23,7 @@ The coordinate law, for the whole package:
 from __future__ import annotations
 
 from .affine import affine_nd, apply_affine, image_affine, invert_affine, voxel_sizes, world_from_space
-from .points import LandmarkError, check_points, explain_points, inside, present
+from .points import LandmarkError, check_points, explain_points, inside, plain_tensor, present
 
 __all__ = [
     "LandmarkError",
@@ -34,6 +34,7 @@ __all__ = [
     "image_affine",
     "inside",
     "invert_affine",
+    "plain_tensor",
     "present",
     "voxel_sizes",
     "world_from_space",

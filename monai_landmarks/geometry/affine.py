@@ -18,15 +18,13 @@ import torch
 from monai.data.utils import to_affine_nd
 from monai.utils import MetaKeys, SpaceKeys
 
-from .points import LandmarkError
+from .points import LandmarkError, plain_tensor
 
 __all__ = ["affine_nd", "apply_affine", "image_affine", "invert_affine", "voxel_sizes", "world_from_space"]
 
 
 def _matrix(affine: Any) -> torch.Tensor:
-    matrix = torch.as_tensor(affine)
-    matrix = matrix.as_tensor() if hasattr(matrix, "as_tensor") else matrix
-    return matrix.to(torch.float64)
+    return plain_tensor(torch.as_tensor(affine)).to(torch.float64)
 
 
 def affine_nd(affine: Any, spatial_dims: int) -> torch.Tensor:
@@ -101,8 +99,7 @@ def apply_affine(points: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
         >>> apply_affine(torch.tensor([[1.0, 2.0]]), torch.tensor([[2.0, 0, 5], [0, 3, 7], [0, 0, 1]]))
         tensor([[ 7., 13.]], dtype=torch.float64)
     """
-    plain = torch.as_tensor(points)
-    plain = plain.as_tensor() if hasattr(plain, "as_tensor") else plain
+    plain = plain_tensor(torch.as_tensor(points))
     matrix = _matrix(affine).to(plain.device)
     if matrix.shape[-1] != plain.shape[-1] + 1:
         raise LandmarkError(

@@ -16,11 +16,16 @@ from collections.abc import Sequence
 
 import torch
 
-__all__ = ["LandmarkError", "check_points", "explain_points", "inside", "present"]
+__all__ = ["LandmarkError", "check_points", "explain_points", "inside", "plain_tensor", "present"]
 
 
 class LandmarkError(ValueError):
     """A fault in landmark data: wrong count, wrong names, wrong coordinates. Caught by ``except ValueError``."""
+
+
+def plain_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Take MONAI's meta data off a tensor; a plain tensor comes back as it is, and no data are copied."""
+    return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
 
 
 def present(points: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ..geometry import LandmarkError, check_points, present
+from ..geometry import LandmarkError, check_points, plain_tensor, present
 
 __all__ = ["GaussianHeatmaps", "expand_sigma", "gaussian_axis_factors", "gaussian_heatmaps"]
 
@@ -127,7 +127,7 @@ def gaussian_heatmaps(
         >>> gaussian_heatmaps(torch.tensor([[1.0, 2.0]]), (3, 5), sigma=1.0)[0, 1]
         tensor([0.1353, 0.6065, 1.0000, 0.6065, 0.1353])
     """
-    points = points.as_tensor() if hasattr(points, "as_tensor") else points
+    points = plain_tensor(points)
     points = points if points.is_floating_point() else points.float()
     check_points(points, len(tuple(spatial_shape)))
     widths = expand_sigma(sigma, points)

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from monai.inferers import Inferer, SimpleInferer
 
+from ..geometry import plain_tensor
+
 __all__ = ["MixedPrecisionInferer"]
 
 MEMORY_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -64,7 +66,7 @@ class MixedPrecisionInferer(Inferer):
         self.dtype, self.enabled, self.channels_last = chosen, bool(enabled), channels_last
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        image = inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs
+        image = plain_tensor(inputs)
         if self.channels_last:
             image = image.contiguous(memory_format=MEMORY_FORMATS[image.ndim])
         with torch.autocast(image.device.type, dtype=self.dtype, enabled=self.enabled):

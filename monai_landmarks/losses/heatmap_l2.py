@@ -20,7 +20,7 @@ import torch
 from monai.utils import StrEnum, look_up_option
 from torch import nn
 
-from ..geometry import LandmarkError, check_points, present
+from ..geometry import LandmarkError, check_points, plain_tensor, present
 from ..heatmaps import GaussianHeatmaps
 from ..heatmaps.gaussian import expand_sigma, gaussian_axis_factors, outer_product
 
@@ -70,7 +70,7 @@ def heatmap_squared_error(
         tensor([[1., 0.]])
     """
     option = look_up_option(missing, MissingLandmarks)
-    heatmaps, points = (t.as_tensor() if hasattr(t, "as_tensor") else t for t in (heatmaps, points))
+    heatmaps, points = plain_tensor(heatmaps), plain_tensor(points)
     check_points(points, heatmaps.ndim - 2)
     if heatmaps.shape[:2] != points.shape[:2]:
         raise LandmarkError(
