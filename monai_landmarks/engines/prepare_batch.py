@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,8 @@ from monai.engines import PrepareBatch
 from ..geometry import LandmarkError, plain_tensor
 
 __all__ = ["PrepareLandmarkBatch"]
+
+Augmentation = Callable[[torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor | None]]
 
 
 class PrepareLandmarkBatch(PrepareBatch):
@@ -35,6 +37,8 @@ class PrepareLandmarkBatch(PrepareBatch):
         keep_meta: False gives the image as a plain tensor. Say so in training: nobody needs the meta data there, and
             MONAI's trainer cannot put those of a batch of films back after ``torch.compile``. Evaluation needs them to
             turn predictions into millimetres.
+        augment: for training: one or several callables ``(images, points) -> (images, points)`` for whole batches on the
+            device, one after the other; ``RandSpatialLandmarksd(...).batched()`` is one. The image is then a plain tensor.
 
     Raises:
         LandmarkError: if the batch is no dictionary or has no image.
@@ -46,8 +50,15 @@ class PrepareLandmarkBatch(PrepareBatch):
         [(1, 1, 8, 8), (1, 3, 2)]
     """
 
-    def __init__(self, image_key: str = "image", points_key: str = "points", keep_meta: bool = True) -> None:
+    def __init__(
+        self,
+        image_key: str = "image",
+        points_key: str = "points",
+        keep_meta: bool = True,
+        augment: Augmentation | Sequence[Augmentation] = (),
+    ) -> None:
         self.image_key, self.points_key, self.keep_meta = image_key, points_key, keep_meta
+        self.augment = (augment,) if callable(augment) else tuple(augment)
 
     def __call__(
         self,
@@ -61,7 +72,8 @@ class PrepareLandmarkBatch(PrepareBatch):
             raise LandmarkError(f"the batch has no image under {self.image_key!r}; it holds {keys}.")
         image = batchdata[self.image_key].to(device=device, non_blocking=non_blocking, **kwargs)
         points = batchdata.get(self.points_key)
-        image = image if self.keep_meta else plain_tensor(image)
-        if points is None:
-            return image, None
-        return image, plain_tensor(points).to(device=device, dtype=torch.float32, non_blocking=non_blocking)
+        if points is not None:
+            points = plain_tensor(points).to(device=device, dtype=torch.float32, non_blocking=non_blocking)
+        for augment in self.augment:
+            image, points = augment(image, points)
+        return image if self.keep_meta else plain_tensor(image), points

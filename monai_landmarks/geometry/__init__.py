@@ -23,19 +23,33 @@ The coordinate law, for the whole package:
 from __future__ import annotations
 
 from .affine import affine_nd, apply_affine, image_affine, invert_affine, voxel_sizes, world_from_space
+from .bspline import bspline_at_points, bspline_on_grid, control_points, largest_safe_displacement
+from .deformation import check_not_deformed, deformed_with, mark_deformed
 from .points import LandmarkError, check_points, explain_points, inside, plain_tensor, present
+from .resample import resample, smooth
+from .spatial_map import SpatialMap
 
 __all__ = [
     "LandmarkError",
+    "SpatialMap",
     "affine_nd",
     "apply_affine",
+    "bspline_at_points",
+    "bspline_on_grid",
+    "check_not_deformed",
     "check_points",
+    "control_points",
+    "deformed_with",
     "explain_points",
     "image_affine",
     "inside",
     "invert_affine",
+    "largest_safe_displacement",
+    "mark_deformed",
     "plain_tensor",
     "present",
+    "resample",
+    "smooth",
     "voxel_sizes",
     "world_from_space",
 ]

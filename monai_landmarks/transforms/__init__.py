@@ -17,6 +17,7 @@ information, because the affine of an image would mean something else on them.
 
 from __future__ import annotations
 
+from .batched_augmentation import BatchedSpatialAugmentation, batched_augmentation
 from .film import LoadFilm, LoadFilmD, LoadFilmd, LoadFilmDict
 from .heatmap import (
     DecodeLandmarkHeatmap,
@@ -28,7 +29,17 @@ from .heatmap import (
     GenerateLandmarkHeatmapd,
     GenerateLandmarkHeatmapDict,
 )
-from .intensity import SmoothInMillimeters, SmoothInMillimetersD, SmoothInMillimetersd, SmoothInMillimetersDict
+from .intensity import (
+    BatchedShiftScaleIntensity,
+    RandShiftScaleIntensity,
+    RandShiftScaleIntensityD,
+    RandShiftScaleIntensityd,
+    RandShiftScaleIntensityDict,
+    SmoothInMillimeters,
+    SmoothInMillimetersD,
+    SmoothInMillimetersd,
+    SmoothInMillimetersDict,
+)
 from .io import LoadLandmarks, LoadLandmarksD, LoadLandmarksd, LoadLandmarksDict
 from .save import SaveLandmarks, SaveLandmarksD, SaveLandmarksd, SaveLandmarksDict
 from .spatial import (
@@ -41,12 +52,30 @@ from .spatial import (
     LandmarksWorldToImaged,
     LandmarksWorldToImageDict,
 )
+from .spatial_augmentation import FitToGrid, RandSpatialLandmarks, SpatialLandmarks
+from .spatial_augmentation_dictionary import (
+    FitToGridD,
+    FitToGridd,
+    FitToGridDict,
+    RandSpatialLandmarksD,
+    RandSpatialLandmarksd,
+    RandSpatialLandmarksDict,
+    SpatialLandmarksD,
+    SpatialLandmarksd,
+    SpatialLandmarksDict,
+)
 
 __all__ = [
+    "BatchedShiftScaleIntensity",
+    "BatchedSpatialAugmentation",
     "DecodeLandmarkHeatmap",
     "DecodeLandmarkHeatmapD",
     "DecodeLandmarkHeatmapDict",
     "DecodeLandmarkHeatmapd",
+    "FitToGrid",
+    "FitToGridD",
+    "FitToGridDict",
+    "FitToGridd",
     "GenerateLandmarkHeatmap",
     "GenerateLandmarkHeatmapD",
     "GenerateLandmarkHeatmapDict",
@@ -67,6 +96,14 @@ __all__ = [
     "LoadLandmarksD",
     "LoadLandmarksDict",
     "LoadLandmarksd",
+    "RandShiftScaleIntensity",
+    "RandShiftScaleIntensityD",
+    "RandShiftScaleIntensityDict",
+    "RandShiftScaleIntensityd",
+    "RandSpatialLandmarks",
+    "RandSpatialLandmarksD",
+    "RandSpatialLandmarksDict",
+    "RandSpatialLandmarksd",
     "SaveLandmarks",
     "SaveLandmarksD",
     "SaveLandmarksDict",
@@ -75,4 +112,9 @@ __all__ = [
     "SmoothInMillimetersD",
     "SmoothInMillimetersDict",
     "SmoothInMillimetersd",
+    "SpatialLandmarks",
+    "SpatialLandmarksD",
+    "SpatialLandmarksDict",
+    "SpatialLandmarksd",
+    "batched_augmentation",
 ]

@@ -26,7 +26,9 @@ from ..geometry import (
     LandmarkError,
     affine_nd,
     apply_affine,
+    check_not_deformed,
     check_points,
+    deformed_with,
     image_affine,
     invert_affine,
     world_from_space,
@@ -44,6 +46,9 @@ __all__ = [
     "as_points",
     "reference_affine",
 ]
+
+#: Meta data of an image: which points were converted by it, and into what.
+CONVERTED = "converted_points"
 
 
 def as_points(points: Any, name: str = "points") -> torch.Tensor:
@@ -141,13 +146,40 @@ def _check_pairing(points: torch.Tensor, affine: torch.Tensor) -> None:
         )
 
 
+def _check_went_along(reference: Any, key: Hashable) -> None:
+    """Refuse world points that did not go through the elastic deformation of the image whose voxels are asked for."""
+    followed = deformed_with(reference)
+    if followed is not None and str(key) not in followed:
+        raise LandmarkError(
+            f"the image was deformed elastically with the points under {list(followed)}, those under {key!r} did not go "
+            f"along and would land beside the anatomy: name {key!r} among the `point_keys` of the transform that deforms, "
+            "or copy the points after it."
+        )
+
+
+def _note_conversion(reference: Any, key: Hashable, output_key: Hashable, space: str) -> Any:
+    """Return ``reference`` with a note that ``output_key`` now holds points in ``space``; refuse a second conversion."""
+    if not isinstance(reference, MetaTensor) or not isinstance(reference.meta.get(CONVERTED, ""), str):
+        return reference
+    known = dict(entry.split("=") for entry in reference.meta.get(CONVERTED, "").split(";") if entry)
+    if known.get(str(key)) == space:
+        raise LandmarkError(
+            f"the points under {key!r} are converted to {space} twice: an earlier transform did it already. Take one of the "
+            "two out, or let the first write elsewhere with `output_keys`."
+        )
+    known[str(output_key)] = space
+    meta = {**reference.meta, CONVERTED: ";".join(f"{k}={v}" for k, v in known.items())}
+    return MetaTensor(reference.as_tensor(), meta=meta, applied_operations=reference.applied_operations)
+
+
 class LandmarksWorldToImage(Transform):
     """Turn landmarks in world millimetres into voxel indices of an image: ``index = affine^-1 @ world``.
 
     Put it after the last transform of the image: the image's affine then knows every crop, resampling, flip and
     rotation, and the points follow all of them at once, exactly. Whatever meta information the points carry is ignored.
     Different from ``monai.transforms.ApplyTransformToPoints``, which takes points that inherited an image's affine as
-    voxels already and stops at a 3x3 affine.
+    voxels already and stops at a 3x3 affine. For an image that was deformed elastically, the points must have gone along;
+    the dictionary version checks it.
 
     Args:
         dtype: of the result.
@@ -217,9 +249,11 @@ class LandmarksImageToWorld(Transform):
             a plain tensor of the shape of ``points``.
 
         Raises:
-            LandmarkError: see :func:`as_points` and :func:`reference_affine`.
+            LandmarkError: see :func:`as_points` and :func:`reference_affine`; and for an image that was deformed, whose
+                affine does not lead to the patient's millimetres.
         """
         plain = as_points(points)
+        check_not_deformed(reference, "turning its voxels into millimetres")
         affine = reference_affine(reference, plain.shape[-1])
         _check_pairing(plain, affine)
         return apply_affine(plain, affine).to(self.dtype)
@@ -245,7 +279,13 @@ class _LandmarksByReferenced(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key, refer_key, output_key in self.key_iterator(d, self.refer_keys, self.output_keys):
-            d[output_key] = self.converter(d[key], look_up_reference(d, refer_key, "refer_keys"))
+            reference = look_up_reference(d, refer_key, "refer_keys")
+            to_voxels = isinstance(self.converter, LandmarksWorldToImage)
+            if to_voxels:
+                _check_went_along(reference, key)
+            noted = _note_conversion(reference, key, output_key, "voxels" if to_voxels else "millimetres")
+            d[output_key] = self.converter(d[key], reference)
+            d[refer_key] = noted
         return d
 
 

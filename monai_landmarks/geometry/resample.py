@@ -1,0 +1,137 @@
+# Copyright (c) The monai_landmarks developers
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Read images through a spatial map, and smooth them before a coarser grid reads them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from monai.utils import GridSamplePadMode, look_up_option
+
+from .points import LandmarkError
+from .spatial_map import SpatialMap
+
+__all__ = ["MODES", "resample", "smooth"]
+
+#: Names of an interpolation, with those of torch.
+MODES = {"nearest": "nearest", "linear": "bilinear", "bilinear": "bilinear", "cubic": "bicubic", "bicubic": "bicubic"}
+#: Keys' cubic convolution, with torch's parameter.
+KEYS = -0.75
+
+
+def resample(
+    images: torch.Tensor,
+    spatial_map: SpatialMap,
+    mode: str = "linear",
+    padding_mode: str = "zeros",
+    fill: float = 0.0,
+) -> torch.Tensor:
+    """Read images once, at the positions a map gives for the voxels of its output grid.
+
+    Args:
+        images: ``(B, C, *S)``; integers are read as float32.
+        spatial_map: of ``B`` maps, or of one that serves all images.
+        mode: "nearest", "linear" or "cubic" (cubic convolution, Keys 1981, a = -0.75 as in torch), in 2D and 3D.
+        padding_mode: beyond the image: "zeros" shows ``fill``, "border" the nearest voxel, "reflection" mirrors.
+        fill: value beyond the image for "zeros".
+
+    Returns:
+        ``(B, C, *spatial_map.shape)``: floating point type of ``images``, or its own type for "nearest".
+
+    Raises:
+        LandmarkError: if dimensions do not fit.
+        ValueError: for an unknown option.
+
+    Example:
+        >>> image = torch.arange(4.0).reshape(1, 1, 4, 1).expand(1, 1, 4, 4)
+        >>> half = torch.diag(torch.tensor([1.0, 1.0, 1.0], dtype=torch.float64))[None].clone()
+        >>> half[0, 0, 2] = 0.5
+        >>> resample(image, SpatialMap(half, (3, 1)))[0, 0, :, 0]
+        tensor([0.5000, 1.5000, 2.5000])
+    """
+    torch_mode = look_up_option(mode, MODES)
+    padding = str(look_up_option(padding_mode, GridSamplePadMode).value)
+    dims = images.ndim - 2
+    if dims != len(spatial_map.shape):
+        raise LandmarkError(f"a {len(spatial_map.shape)}D map cannot read images of shape {tuple(images.shape)}.")
+    spatial_map = spatial_map.to(images.device)
+    work = images if images.is_floating_point() else images.float()
+    work = work - fill if fill and padding == "zeros" else work
+    if torch_mode == "bicubic" and dims == 3:
+        read = _cubic_convolution(work, spatial_map.sampling_grid().expand(len(work), *(-1,) * 4), padding)
+    else:
+        grid = spatial_map.sampling_grid(images.shape[2:])
+        grid = grid.expand(len(work), *grid.shape[1:]).to(work.dtype)
+        read = torch.nn.functional.grid_sample(work, grid, torch_mode, padding, align_corners=False)
+    read = read + fill if fill and padding == "zeros" else read
+    return read.to(images.dtype) if torch_mode == "nearest" else read
+
+
+def _cubic_convolution(images: torch.Tensor, grid: torch.Tensor, padding: str) -> torch.Tensor:
+    """Cubic convolution in any dimension; torch has it in 2D only. ``grid`` holds voxel indices ``(B, *S, D)``."""
+    sizes = images.shape[2:]
+    base = grid.floor()
+    fraction = grid - base
+    shifts = torch.arange(-1, 3, dtype=grid.dtype, device=grid.device)
+    r = (fraction.unsqueeze(-1) - shifts).abs()
+    near = ((KEYS + 2) * r - (KEYS + 3)) * r * r + 1
+    far = ((KEYS * r - 5 * KEYS) * r + 8 * KEYS) * r - 4 * KEYS
+    weights = torch.where(r <= 1, near, far)  # (B, *S, D, 4)
+    values = images.flatten(2)
+    result = images.new_zeros(len(images), images.shape[1], grid[0, ..., 0].numel())
+    for taps in itertools.product(range(4), repeat=len(sizes)):
+        weight = torch.stack([weights[..., d, t] for d, t in enumerate(taps)]).prod(dim=0)
+        flat = torch.zeros_like(weight, dtype=torch.long)
+        for d, t in enumerate(taps):
+            index = base[..., d].long() + (t - 1)
+            if padding == "zeros":
+                weight = weight * ((index >= 0) & (index < sizes[d]))
+            if padding == "reflection":
+                index = index.remainder(2 * sizes[d])
+                index = torch.minimum(index, 2 * sizes[d] - 1 - index)
+            flat = flat * sizes[d] + index.clamp(0, sizes[d] - 1)
+        taken = values.gather(2, flat.flatten(1).unsqueeze(1).expand(-1, values.shape[1], -1))
+        result += taken * weight.flatten(1).unsqueeze(1)
+    return result.reshape(*images.shape[:2], *grid.shape[1:-1])
+
+
+def smooth(images: torch.Tensor, sigma: Sequence[float], truncated: float = 4.0) -> torch.Tensor:
+    """Smooth images with a Gaussian; borders are repeated, for zeros beyond the image would darken its rim.
+
+    Args:
+        images: ``(B, C, *S)`` floating point.
+        sigma: standard deviation along each axis in voxels; 0 leaves an axis as it is.
+        truncated: reach of the filter in standard deviations.
+
+    Returns:
+        the same shape.
+
+    Example:
+        >>> smooth(torch.ones(1, 1, 5, 6), (1.0, 0.0)).std().item() < 1e-6
+        True
+    """
+    for axis, width in enumerate(sigma):
+        if width <= 0:
+            continue
+        reach = max(1, math.ceil(truncated * width))
+        offset = torch.arange(-reach, reach + 1, dtype=torch.float64)
+        kernel = torch.exp(-offset.square() / (2 * width * width))
+        kernel = (kernel / kernel.sum()).to(images)
+        lines = images.movedim(axis + 2, -1)
+        flat = lines.reshape(-1, 1, lines.shape[-1])
+        flat = torch.nn.functional.conv1d(
+            torch.nn.functional.pad(flat, (reach, reach), mode="replicate"), kernel[None, None]
+        )
+        images = flat.reshape(lines.shape).movedim(-1, axis + 2)
+    return images
