@@ -27,7 +27,7 @@ from typing import Any
 
 from .timing import Settings, format_table, measure_cases, preload
 
-SUBJECTS = ("targets", "decoding", "losses", "networks", "metrics")
+SUBJECTS = ("targets", "decoding", "losses", "networks", "metrics", "augmentation")
 SCHEMA = 1
 
 

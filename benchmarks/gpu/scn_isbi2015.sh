@@ -11,7 +11,7 @@ files="'$configs/train.json'"
 [ "$method" = scn ] || files="$files,'$configs/methods/$method.json'"
 common=(--dataset_dir "$data" --bundle_root "$out" --seed "$seed")
 python3 -W ignore -m monai.bundle run --config_file "[$files]" "${common[@]}" \
-    --augment_on_device True --num_workers 3 "${@:5}" > "$out/$method.train.log" 2>&1
+    --augment_on_device True "${@:5}" > "$out/$method.train.log" 2>&1
 python3 -W ignore -m monai.bundle run --config_file "[$files,'$configs/evaluate.json']" "${common[@]}" \
     --max_figures 6 > "$out/$method.evaluate.log" 2>&1
 cp "$out/eval/$method/metrics.json" "$out/$method.metrics.json"

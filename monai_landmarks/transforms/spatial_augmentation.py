@@ -20,6 +20,7 @@ import torch
 from monai.transforms import Randomizable, Transform
 from monai.utils import TransformBackends, look_up_option
 
+from ..data.row_exchange import exchange_order
 from ..geometry import LandmarkError, mark_deformed
 from .batched_augmentation import BatchedSpatialAugmentation
 from .spatial_apply import Frame, carry_points, frame_of, read_image
@@ -271,8 +272,6 @@ class RandSpatialLandmarks(_SpatialTransform, Randomizable):
         self.mode, self.padding_mode, self.fill, self.antialias = mode, padding_mode, float(fill), antialias
         self.point_space = look_up_option(point_space, POINT_SPACES)
         if np.any(flip_prob):
-            from .flip import exchange_order
-
             self.exchange = exchange_order(landmark_names, flip_pairs)
 
     @property
