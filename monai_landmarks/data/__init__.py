@@ -18,14 +18,23 @@ from .files import atomic_write
 from .film_reader import FilmReader
 from .formats import read_landmark_table, read_landmarks, write_landmark_table, write_landmarks
 from .landmarks import Landmarks
+from .row_exchange import RowExchange, exchange_order
+from .sides import FlipPairs, PairEvidence, flip_permutation, has_sides, propose_flip_pairs
 
 __all__ = [
     "FilmReader",
+    "FlipPairs",
     "Landmarks",
+    "PairEvidence",
+    "RowExchange",
     "atomic_write",
     "check_landmarks",
     "datasets",
+    "exchange_order",
+    "flip_permutation",
+    "has_sides",
     "phantoms",
+    "propose_flip_pairs",
     "read_landmark_table",
     "read_landmarks",
     "write_landmark_table",

@@ -23,12 +23,13 @@ import torch
 from monai.utils import look_up_option
 from numpy.typing import ArrayLike
 
-from monai_landmarks.geometry import LandmarkError
+from monai_landmarks.geometry import LandmarkError, affine_nd, apply_affine, invert_affine
+from monai_landmarks.geometry.field_of_view import FieldOfView, field_of_view
 
-__all__ = ["STATUSES", "Landmarks", "did_you_mean", "quoted"]
+__all__ = ["STATUSES", "WITH_POSITION", "Landmarks", "did_you_mean", "quoted"]
 
-STATUSES = ("defined", "missing", "preview", "undefined")
-_WITH_POSITION = ("defined", "preview")
+STATUSES = ("defined", "missing", "preview", "undefined", "outside")
+WITH_POSITION = ("defined", "preview", "outside")
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
@@ -43,8 +44,9 @@ class Landmarks:
             format can hold it.
         status: one word per landmark, as in 3D Slicer: ``"defined"`` (somebody or something placed it), ``"preview"``
             (placed and not yet confirmed: a prediction waiting for review), ``"missing"`` (looked for and not there),
-            ``"undefined"`` (not placed yet). The first two have a position, the last two are NaN. Default: defined
-            where there is a position, else missing.
+            ``"undefined"`` (not placed yet), and ``"outside"`` (its place is known and not in its image, see
+            :meth:`seen_in`). Missing and undefined ones are NaN, the others have a position. Default: defined where
+            there is a position, else missing.
         confidence: None, or ``(N,)`` numbers, NaN where unknown; kept as float64.
 
     Raises:
@@ -99,6 +101,32 @@ class Landmarks:
         """Bool ``(N,)``: True where there is a position."""
         return ~np.isnan(self.points).any(axis=1)
 
+    @property
+    def outside(self) -> np.ndarray:
+        """Bool ``(N,)``: True where the status says that the landmark lies outside its image."""
+        return np.array([word == "outside" for word in self.status])
+
+    def seen_in(self, affine: Any, spatial_shape: Sequence[int]) -> Landmarks:
+        """Give the landmarks with the status ``"outside"`` where, and only where, they lie outside an image.
+
+        One outside before and inside now becomes defined; all coordinates stay as they are.
+
+        Args:
+            affine: index-to-world matrix of the image, 3x3 or 4x4.
+            spatial_shape: size of the image, D numbers.
+
+        Raises:
+            LandmarkError: if landmarks and image differ in dimension.
+
+        Example:
+            >>> marks = Landmarks([[3.0, 4.0], [30.0, 4.0]], ["sella", "nasion"])
+            >>> marks.seen_in(np.eye(3), (10, 10)).status
+            ('defined', 'outside')
+        """
+        index = apply_affine(self.to_tensor(), invert_affine(affine_nd(affine, self.spatial_dims)))
+        state = field_of_view(index, spatial_shape).tolist()
+        return self.replace(status=[_seen_status(word, s) for word, s in zip(self.status, state, strict=True)])
+
     def reorder(self, names: Sequence[str], *, missing: str = "raise", extra: str = "raise") -> Landmarks:
         """Give the landmarks in the order of ``names``; matched by name, never by place.
 
@@ -143,7 +171,7 @@ class Landmarks:
 
         Where ``points`` is given without ``status``, a status that no longer fits follows the points: a landmark that
         got a position becomes defined, one that lost it becomes missing, ``"preview"`` and ``"undefined"`` stay where
-        they still can.
+        they still can, ``"outside"`` where the landmark did not move.
 
         Args:
             changes: any of ``points``, ``names``, ``status``, ``confidence``.
@@ -163,8 +191,8 @@ class Landmarks:
             points = np.asarray(changes["points"], dtype=np.float64)
             if points.ndim == 2 and len(points) == self.num_landmarks:
                 values["status"] = [
-                    _fitting_status(word, not np.isnan(point).any())
-                    for word, point in zip(self.status, points, strict=True)
+                    _fitting_status(word, not np.isnan(point).any(), np.array_equal(point, before))
+                    for word, point, before in zip(self.status, points, self.points, strict=True)
                 ]
             else:
                 values["status"] = None
@@ -225,10 +253,16 @@ def _key(word: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFKC", word).casefold() if c.isalnum()) or word
 
 
-def _fitting_status(status: str, there: bool | np.bool_) -> str:
+def _fitting_status(status: str, there: bool | np.bool_, unmoved: bool) -> str:
     if there:
-        return status if status in _WITH_POSITION else "defined"
-    return "missing" if status in _WITH_POSITION else status
+        return status if status == "preview" or (status == "outside" and unmoved) else "defined"
+    return "missing" if status in WITH_POSITION else status
+
+
+def _seen_status(status: str, state: int) -> str:
+    if state == FieldOfView.OUTSIDE:
+        return "outside"
+    return "defined" if status == "outside" else status
 
 
 def _checked_names(names: Any) -> tuple[str, ...]:
@@ -306,12 +340,12 @@ def _checked_status(status: Iterable[str] | None, points: np.ndarray, names: tup
             raise LandmarkError(
                 f"landmark {name!r} has status {word!r}{did_you_mean(word, STATUSES)}; possible are {quoted(STATUSES)}."
             )
-        if has and word not in _WITH_POSITION:
+        if has and word not in WITH_POSITION:
             raise LandmarkError(
                 f"landmark {name!r} has status {word!r} and a position; set the position to NaN, or the status to "
-                "'defined' or 'preview'."
+                "'defined', 'preview' or 'outside'."
             )
-        if not has and word in _WITH_POSITION:
+        if not has and word in WITH_POSITION:
             raise LandmarkError(
                 f"landmark {name!r} has status {word!r} and no position (NaN); its status must be 'missing' or "
                 "'undefined'."

@@ -25,11 +25,16 @@ from __future__ import annotations
 from .affine import affine_nd, apply_affine, image_affine, invert_affine, voxel_sizes, world_from_space
 from .bspline import bspline_at_points, bspline_on_grid, control_points, largest_safe_displacement
 from .deformation import check_not_deformed, deformed_with, mark_deformed
+from .field_of_view import FieldOfView, check_state, field_of_view, report_outside
 from .points import LandmarkError, check_points, explain_points, inside, plain_tensor, present
 from .resample import resample, smooth
+from .sampled_map import invert_sampled_map
 from .spatial_map import SpatialMap
+from .windows import LandmarkCrops, crops_around_points
 
 __all__ = [
+    "FieldOfView",
+    "LandmarkCrops",
     "LandmarkError",
     "SpatialMap",
     "affine_nd",
@@ -38,16 +43,21 @@ __all__ = [
     "bspline_on_grid",
     "check_not_deformed",
     "check_points",
+    "check_state",
     "control_points",
+    "crops_around_points",
     "deformed_with",
     "explain_points",
+    "field_of_view",
     "image_affine",
     "inside",
     "invert_affine",
+    "invert_sampled_map",
     "largest_safe_displacement",
     "mark_deformed",
     "plain_tensor",
     "present",
+    "report_outside",
     "resample",
     "smooth",
     "voxel_sizes",

@@ -19,13 +19,14 @@ import torch
 
 from .points import LandmarkError, plain_tensor, present
 
-__all__ = ["folds_near", "invert_sampled_map"]
+__all__ = ["invert_sampled_map", "shown_in_folds"]
 
 _COARSE_CELLS = 1 << 15  # among which the first search for a start is made
 _FINE_CELLS = 1 << 21  # and the second, for points that did not converge
 _DISTANCES_AT_ONCE = 1 << 21  # numbers held during a search
 _ITERATIONS = 40
 _CONVERGED = 1e-9  # voxels
+_FLAT = 1e-3  # of the usual determinant: a cell so flat is flat by rounding, not folded
 
 
 def invert_sampled_map(
@@ -47,7 +48,7 @@ def invert_sampled_map(
     Returns:
         ``output_index`` float64 ``(N, D)`` and ``residual`` float64 ``(N,)``: ``|M(output_index) - points|`` in input
         voxels. The caller looks at the residual: it is large where the map has no inverse. See also
-        :func:`folds_near`.
+        :func:`shown_in_folds`.
 
     Raises:
         LandmarkError: if the shapes do not fit or no cell of the grid is valid.
@@ -64,10 +65,13 @@ def invert_sampled_map(
         raise LandmarkError(f"points of a {sampled.dims}D map must be (N, {sampled.dims}), got {tuple(plain.shape)}.")
     there = present(plain)
     wanted = plain[there]
-    found, residual = sampled.solve(wanted, sampled.nearest_cell(wanted, coarse=True))
-    failed = residual > 100 * _CONVERGED
-    if bool(failed.any()):
-        again, again_residual = sampled.solve(wanted[failed], sampled.nearest_cell(wanted[failed], coarse=False))
+    found, residual = sampled.solve(wanted, sampled.nearest_cell(wanted, _COARSE_CELLS))
+    for most in (None, _FINE_CELLS):
+        failed = residual > 100 * _CONVERGED
+        if not bool(failed.any()):
+            break
+        places = found[failed] if most is None else sampled.nearest_cell(wanted[failed], most)
+        again, again_residual = sampled.solve_around(wanted[failed], places)
         better = again_residual < residual[failed]
         found[failed] = torch.where(better[:, None], again, found[failed])
         residual[failed] = torch.where(better, again_residual, residual[failed])
@@ -76,41 +80,36 @@ def invert_sampled_map(
     return output, every_residual
 
 
-def folds_near(
-    input_index: torch.Tensor, output_index: torch.Tensor, valid: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Tell near which output points a resampling folds the image over itself.
+def shown_in_folds(input_index: torch.Tensor, points: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+    """Tell which points of the input image a resampling shows in a fold, and so at least three times.
 
-    Where the determinant of the Jacobian of the map has the sign opposite to the rest of the map, the same place of the
-    input is shown several times, and a landmark has no single position.
+    Where the determinant of the Jacobian of the map has the sign opposite to the rest of it, the image is laid over
+    itself. A point that a folded cell shows is shown in the two layers beside it as well and has no single position.
 
     Args:
         input_index: ``(D, *S)`` input voxel of every output voxel.
-        output_index: ``(N, D)`` output voxels, as :func:`invert_sampled_map` finds them.
+        points: ``(N, D)`` input voxels, as for :func:`invert_sampled_map`.
         valid: ``(*S)`` bool, where ``input_index`` is to be believed; None: everywhere.
 
     Returns:
-        bool ``(N,)``, True where one of the 3^D cells around the point is folded; False for a missing point.
+        bool ``(N,)``; False for a missing point. A point less than a voxel beside a fold may count as in it.
 
     Example:
-        >>> x = torch.arange(12.0)
-        >>> folded = torch.stack(torch.meshgrid(x + 4 * torch.exp(-((x - 6) ** 2) / 4), x, indexing="ij"))
-        >>> folds_near(folded, torch.tensor([[2.0, 5.0], [8.0, 5.0]])).tolist()
+        >>> x = torch.arange(16.0)
+        >>> folded = torch.stack(torch.meshgrid(x + 6 * torch.exp(-((x - 8) ** 2) / 4), x, indexing="ij"))
+        >>> shown_in_folds(folded, torch.tensor([[2.0, 5.0], [12.0, 5.0]])).tolist()
         [False, True]
     """
     sampled = _SampledMap(input_index, valid)
-    plain = plain_tensor(torch.as_tensor(output_index)).to(device=sampled.device, dtype=torch.float64)
-    there = present(plain)
-    orientation = sampled.orientation()
-    cells = sampled.cell_of(plain[there])
-    steps = torch.tensor(list(product((-1, 0, 1), repeat=sampled.dims)), device=sampled.device)
-    around = (cells[:, None] + steps).clamp_min(0).minimum(sampled.last_cell)
-    turned = (sampled.determinant(around.flatten(0, 1)).reshape(around.shape[:2]) * orientation <= 0) & (
-        sampled.cell_valid(around)
-    )
-    folded = torch.zeros_like(there)
-    folded[there] = turned.any(dim=1)
-    return folded
+    plain = plain_tensor(torch.as_tensor(points)).to(device=sampled.device, dtype=torch.float64)
+    shown = torch.zeros(plain.shape[:1], dtype=torch.bool, device=sampled.device)
+    cells = sampled.folded_cells()
+    at_once = max(1, _DISTANCES_AT_ONCE // max(1, len(plain) * sampled.dims))
+    for some in cells.split(at_once):
+        values = sampled.corner_values(some)  # (D, M, 2^D)
+        low, high = values.amin(dim=-1).T, values.amax(dim=-1).T
+        shown = shown | ((plain[:, None] >= low) & (plain[:, None] <= high)).all(dim=-1).any(dim=1)
+    return shown
 
 
 class _SampledMap:
@@ -119,10 +118,10 @@ class _SampledMap:
     def __init__(self, input_index: torch.Tensor, valid: torch.Tensor | None) -> None:
         grid = plain_tensor(torch.as_tensor(input_index))
         dims = grid.ndim - 1
-        if dims < 1 or grid.shape[0] != dims or min(grid.shape[1:]) < 2:
+        if dims not in (2, 3) or grid.shape[0] != dims or min(grid.shape[1:]) < 2:
             raise LandmarkError(
-                "a sampled map must be (D, *S): one input coordinate per axis for every output voxel, and at least two "
-                f"voxels along every axis, got {tuple(grid.shape)}."
+                "a sampled map must be (D, *S), D = 2 or 3: one input coordinate per axis for every output voxel, and at "
+                f"least two voxels along every axis, got {tuple(grid.shape)}."
             )
         if valid is not None and tuple(valid.shape) != tuple(grid.shape[1:]):
             raise LandmarkError(f"valid must be {tuple(grid.shape[1:])} as the map, got {tuple(valid.shape)}.")
@@ -150,7 +149,7 @@ class _SampledMap:
         """Value (N, D) and Jacobian (N, D, D) of the multilinear interpolation inside the grid."""
         cell = self.cell_of(at)
         offset = (at - cell)[:, None]
-        values = self._corner_values(cell)
+        values = self.corner_values(cell)
         along = torch.where(self.corners == 1, offset, 1 - offset)  # (N, 2^D, D)
         value = (values * along.prod(dim=-1)).sum(dim=-1).T
         slopes = []
@@ -160,18 +159,21 @@ class _SampledMap:
             slopes.append((values * (sign * along[..., others].prod(dim=-1))).sum(dim=-1).T)
         return value, torch.stack(slopes, dim=-1)
 
-    def _corner_values(self, cell: torch.Tensor) -> torch.Tensor:
+    def corner_values(self, cell: torch.Tensor) -> torch.Tensor:
+        """Values (D, N, 2^D) at the corners of the cells (N, D)."""
         corner = ((cell[:, None] + self.corners) * self.strides).sum(dim=-1)
         return self.flat[:, corner].to(torch.float64)
 
-    def determinant(self, cells: torch.Tensor) -> torch.Tensor:
-        """Determinant (M,) of the Jacobian in the middle of the cells (M, D)."""
-        return torch.linalg.det(self.interpolate(cells.to(torch.float64) + 0.5)[1])
-
-    def orientation(self) -> torch.Tensor:
-        """Sign that the determinant has in most of the valid cells."""
-        cells = self._some_cells(_COARSE_CELLS)
-        return self.determinant(cells).sign().sum().sign()
+    def folded_cells(self) -> torch.Tensor:
+        """Indices (M, D) of the valid cells whose determinant has the sign opposite to most others."""
+        slab = max(1, _FINE_CELLS // (4 * math.prod(self.shape[1:])))
+        grid = self.flat.reshape(self.dims, *self.shape)
+        dets = [_determinants(grid[:, first : first + slab + 1]) for first in range(0, self.shape[0] - 1, slab)]
+        determinant = torch.cat(dets)
+        known = determinant.flatten() if self.cells is None else determinant[self.cells]
+        usual = known[:: max(1, len(known) // _COARSE_CELLS)].median()
+        folded = determinant / usual < -_FLAT
+        return (folded if self.cells is None else folded & self.cells).nonzero()
 
     def solve(self, wanted: torch.Tensor, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Newton's method from ``start`` (N, D), a place in a valid cell: the solution and its residual (N,)."""
@@ -181,28 +183,38 @@ class _SampledMap:
         size = torch.linalg.vector_norm(residual, dim=-1)
         longest = 0.5 * float(self.last.max()) + 1
         for _ in range(_ITERATIONS):
-            if not bool((size > _CONVERGED).any()):
-                break
-            step = (torch.linalg.pinv(slope, rtol=1e-9) @ residual[..., None])[..., 0]
-            length = torch.linalg.vector_norm(step, dim=-1, keepdim=True)
-            step = step * (longest / length.clamp_min(longest))
-            moved = torch.zeros_like(size, dtype=torch.bool)
+            step = (torch.linalg.pinv(slope, rtol=1e-6) @ residual[..., None])[..., 0]
+            step = step * (longest / torch.linalg.vector_norm(step, dim=-1, keepdim=True).clamp_min(longest))
+            moved = size <= _CONVERGED
             for halvings in range(6):
+                if bool(moved.all()):
+                    break
                 trial = at - step / 2**halvings
                 trial_anchor, trial_value, trial_slope = self._continued(trial, anchor)
                 trial_residual = trial_value - wanted
-                trial_size = torch.linalg.vector_norm(trial_residual, dim=-1)
-                take = ~moved & (trial_size < size)
-                moved = moved | take
+                take = ~moved & (torch.linalg.vector_norm(trial_residual, dim=-1) < size)
                 at, anchor = torch.where(take[:, None], trial, at), torch.where(take[:, None], trial_anchor, anchor)
                 slope = torch.where(take[:, None, None], trial_slope, slope)
                 residual = torch.where(take[:, None], trial_residual, residual)
-                size = torch.where(take, trial_size, size)
-                if bool(moved.all()):
-                    break
-            if not bool(moved.any()):
+                moved = moved | take
+            before, size = size, torch.linalg.vector_norm(residual, dim=-1)
+            if not bool((size < before).any()):
                 break
         return at, size
+
+    def solve_around(self, wanted: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The best solution started in any of the 3^D valid cells around ``places`` (N, D).
+
+        Newton's method stops where a cell is flat, as where a grid distortion shows one place twice.
+        """
+        steps = torch.tensor(list(product((-1, 0, 1), repeat=self.dims)), device=self.device)
+        cells = (self.cell_of(places)[:, None] + steps).clamp_min(0).minimum(self.last_cell)
+        known = self.cell_valid(cells)
+        cells = torch.where(known[..., None], cells, self.cell_of(self.nearest_cell(wanted, _COARSE_CELLS))[:, None])
+        repeated = wanted[:, None].expand(-1, len(steps), -1).flatten(0, 1)
+        at, size = self.solve(repeated, cells.flatten(0, 1).to(torch.float64) + 0.5)
+        best = size.reshape(len(wanted), -1).min(dim=1)
+        return at.reshape(len(wanted), -1, self.dims)[torch.arange(len(wanted)), best.indices], best.values
 
     def _continued(self, at: torch.Tensor, anchor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Anchor, value and Jacobian at ``at``: linear from the anchor where the grid or the valid cells end."""
@@ -212,9 +224,9 @@ class _SampledMap:
         value, slope = self.interpolate(anchor)
         return anchor, value + (slope @ (at - anchor)[..., None])[..., 0], slope
 
-    def nearest_cell(self, wanted: torch.Tensor, coarse: bool) -> torch.Tensor:
-        """Middle (N, D) of the valid cell whose first corner samples nearest to each of ``wanted``."""
-        cells = self._some_cells(_COARSE_CELLS if coarse else _FINE_CELLS)
+    def nearest_cell(self, wanted: torch.Tensor, most: int) -> torch.Tensor:
+        """Middle (N, D) of the valid cell, among ``most``, whose first corner samples nearest to each of ``wanted``."""
+        cells = self._some_cells(most)
         best = torch.full_like(wanted[:, 0], math.inf)
         choice = torch.zeros_like(best, dtype=torch.long)
         at_once = max(1, _DISTANCES_AT_ONCE // max(1, len(wanted) * self.dims))
@@ -241,3 +253,19 @@ def _whole_cells(valid: torch.Tensor) -> torch.Tensor:
         n = valid.shape[axis]
         valid = valid.narrow(axis, 0, n - 1) & valid.narrow(axis, 1, n - 1)
     return valid
+
+
+def _determinants(grid: torch.Tensor) -> torch.Tensor:
+    """(*S - 1) determinant of the Jacobian in the middle of every cell of a map (D, *S)."""
+    dims, columns = grid.ndim - 1, []
+    for axis in range(dims):
+        slope = grid.diff(dim=axis + 1)
+        for other in range(dims):
+            if other != axis:
+                n = slope.shape[other + 1] - 1
+                slope = (slope.narrow(other + 1, 0, n) + slope.narrow(other + 1, 1, n)) / 2
+        columns.append(slope)
+    if dims == 2:
+        (a, c), (b, d) = columns
+        return a * d - b * c
+    return (columns[0] * torch.linalg.cross(columns[1], columns[2], dim=0)).sum(dim=0)

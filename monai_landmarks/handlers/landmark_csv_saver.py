@@ -25,6 +25,7 @@ from monai.utils import ImageMetaKey, look_up_option
 
 from ..data import Landmarks, write_landmark_table
 from ..geometry import LandmarkError
+from ..transforms.field_of_view import state_in_file, status_words
 from ..transforms.save import case_of
 from ..transforms.spatial import as_points
 
@@ -44,7 +45,8 @@ class LandmarkCSVSaver:
     """Collect the landmarks of every case and write one CSV file when the epoch ends.
 
     Columns ``case, name, x, y[, z], status[, confidence]`` in world millimetres (RAS in 3D, the film plane in 2D), an
-    empty cell for a missing landmark, one row per case and landmark, sorted by case: as
+    empty cell for a missing landmark, the status ``outside`` for one that is not in its image's file, one row per case and
+    landmark, sorted by case: as
     :func:`monai_landmarks.data.write_landmark_table` writes and ``read_landmark_table`` reads it. The cases of all
     processes are gathered and one process writes; a case that a distributed sampler repeated appears once. The file
     appears complete or not at all, and each epoch replaces that of the one before.
@@ -61,6 +63,8 @@ class LandmarkCSVSaver:
         batch_transform: takes from ``engine.state.batch`` the dictionaries with ``case_key`` and ``refer_key``.
         output_transform: takes from ``engine.state.output`` the dictionaries with ``points_key``.
         save_rank: the process that writes.
+        state_key: where an item has the landmarks' state, as ``LandmarkFieldOfViewd`` writes it; None asks the image under
+            ``refer_key``, if the item has one.
 
     Raises:
         LandmarkError: when two different files have one case name, or points and names do not fit.
@@ -91,6 +95,7 @@ class LandmarkCSVSaver:
         batch_transform: Callable[[Any], Any] = lambda x: x,
         output_transform: Callable[[Any], Any] = lambda x: x,
         save_rank: int = 0,
+        state_key: str | None = None,
     ) -> None:
         if isinstance(names, str) or len(set(names)) != len(tuple(names)):
             raise ValueError(f"names must be a sequence of different landmark names, got {names!r}.")
@@ -106,6 +111,7 @@ class LandmarkCSVSaver:
         self.batch_transform = batch_transform
         self.output_transform = output_transform
         self.save_rank = save_rank
+        self.state_key = state_key
         self._cases: list[_Case] = []
 
     def attach(self, engine: Engine) -> None:
@@ -141,14 +147,16 @@ class LandmarkCSVSaver:
         self._cases.extend(self._case({**b, **o}) for b, o in zip(batch, output, strict=True))
 
     def _case(self, item: Mapping[Any, Any]) -> _Case:
-        for key in (self.points_key, self.confidence_key):
+        for key in (self.points_key, self.confidence_key, self.state_key):
             if key is not None and key not in item:
                 raise LandmarkError(f"{key!r} is not in the engine's output, which has {sorted(map(str, item))}.")
         points = as_points(item[self.points_key]).detach().cpu().to(torch.float64)
         confidence = None if self.confidence_key is None else torch.as_tensor(item[self.confidence_key])
         scores = None if confidence is None else confidence.detach().cpu().to(torch.float64).numpy()
         name, source = self._name(item)
-        return _Case(name, source, Landmarks(points.numpy(), self.names, confidence=scores))
+        state = state_in_file(points, item.get(self.refer_key)) if self.state_key is None else item[self.state_key]
+        status = status_words(points, state) if points.ndim == 2 else None
+        return _Case(name, source, Landmarks(points.numpy(), self.names, status, scores))
 
     def _name(self, item: Mapping[Any, Any]) -> tuple[str, str]:
         image = item.get(self.refer_key)

@@ -29,6 +29,8 @@ from monai_landmarks.geometry import LandmarkError
 from monai_landmarks.protocols import EvaluationResult, Protocol, get_protocol
 from monai_landmarks.transforms.save import case_of
 
+from .metrics import outside_name
+
 if TYPE_CHECKING:
     from ignite.engine import Engine
 
@@ -43,6 +45,9 @@ class LandmarkMetricsSaver(MetricsSaver):
     phantom. Each file appears whole or not at all. The error table is that of a :class:`RadialError` handler of the
     same engine, attached under ``metric_name`` with ``save_details=True``. In training the files are those of the last
     validation.
+
+    Where that handler leaves landmarks outside the image out, the protocol must do so too, as ``"native/mm/inside"`` does;
+    ``metrics.json`` then lists them.
 
     Args:
         save_dir: folder to write into.
@@ -112,7 +117,8 @@ class LandmarkMetricsSaver(MetricsSaver):
             )
         table = torch.as_tensor(details[self.metric_name]).cpu().numpy()
         names = self.landmark_names or tuple(str(index) for index in range(table.shape[1]))
-        result = EvaluationResult.from_errors(table, cases, self.protocol, names, self.method, self.info)
+        outside = details.get(outside_name(self.metric_name))
+        result = EvaluationResult.from_errors(table, cases, self.protocol, names, self.method, self.info, outside)
         result.save(Path(self.save_dir))
 
 

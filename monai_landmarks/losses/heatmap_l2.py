@@ -20,11 +20,11 @@ import torch
 from monai.utils import StrEnum, look_up_option
 from torch import nn
 
-from ..geometry import LandmarkError, check_points, plain_tensor, present
+from ..geometry import FieldOfView, LandmarkError, check_points, field_of_view, plain_tensor
 from ..heatmaps import GaussianHeatmaps
 from ..heatmaps.gaussian import expand_sigma, gaussian_axis_factors, outer_product
 
-__all__ = ["HeatmapL2Loss", "MissingLandmarks", "heatmap_squared_error"]
+__all__ = ["HeatmapL2Loss", "MissingLandmarks", "OutsideLandmarks", "heatmap_squared_error"]
 
 
 class MissingLandmarks(StrEnum):
@@ -34,12 +34,21 @@ class MissingLandmarks(StrEnum):
     ZERO = "zero"
 
 
+class OutsideLandmarks(StrEnum):
+    """What a loss wants of the heatmap of a landmark that lies outside the image."""
+
+    TAIL = "tail"
+    ZERO = "zero"
+    MASK = "mask"
+
+
 def heatmap_squared_error(
     heatmaps: torch.Tensor,
     points: torch.Tensor,
     sigma: float | Sequence[float] | torch.Tensor,
     gamma: float | None = None,
     missing: str = MissingLandmarks.MASK,
+    outside: str = OutsideLandmarks.TAIL,
 ) -> torch.Tensor:
     r"""Sum, over the voxels of each map, the squared distance to the Gaussian at its landmark.
 
@@ -56,20 +65,29 @@ def heatmap_squared_error(
             :func:`monai_landmarks.heatmaps.gaussian_heatmaps`.
         gamma: integral of the Gaussian (SCN eq. 1); None for peak 1.
         missing: "mask" leaves a missing landmark out (error 0, no gradient); "zero" wants an empty map for it.
+        outside: for a landmark whose place is known and not in the image, "tail" wants the part of its Gaussian that
+            reaches into the image, so that the target is continuous while a landmark crosses the border; "zero" wants an
+            empty map; "mask" leaves it out. The gradient with respect to ``sigma`` and ``points`` is the exact one: 0
+            where nothing is drawn.
 
     Returns:
         ``(B, N)``.
 
     Raises:
         LandmarkError: if shapes do not fit.
-        ValueError: for an unknown ``missing``.
+        ValueError: for an unknown ``missing`` or ``outside``.
 
     Example:
         >>> import torch
         >>> heatmap_squared_error(torch.zeros(1, 2, 5, 5), torch.tensor([[[2.0, 2.0], [float("nan")] * 2]]), sigma=0.1)
         tensor([[1., 0.]])
     """
-    option = look_up_option(missing, MissingLandmarks)
+    heatmaps, points = _checked(heatmaps, points)
+    return _squared_error(heatmaps, points, field_of_view(points, heatmaps.shape[2:]), sigma, gamma, missing, outside)
+
+
+def _checked(heatmaps: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give both as plain tensors, the points on the maps' device and in the precision of the comparison."""
     heatmaps, points = plain_tensor(heatmaps), plain_tensor(points)
     check_points(points, heatmaps.ndim - 2)
     if heatmaps.shape[:2] != points.shape[:2]:
@@ -78,20 +96,41 @@ def heatmap_squared_error(
             f"network predicts {heatmaps.shape[1]} landmarks, the data has {points.shape[1]}."
         )
     dtype = torch.float64 if heatmaps.dtype == torch.float64 else torch.float32
-    points = points.to(device=heatmaps.device, dtype=dtype)
-    return _SquaredError.apply(heatmaps, points, expand_sigma(sigma, points), gamma, option == MissingLandmarks.ZERO)
+    return heatmaps, points.to(device=heatmaps.device, dtype=dtype)
+
+
+def _squared_error(
+    heatmaps: torch.Tensor,
+    points: torch.Tensor,
+    state: torch.Tensor,
+    sigma: float | Sequence[float] | torch.Tensor,
+    gamma: float | None,
+    missing: str,
+    outside: str,
+) -> torch.Tensor:
+    absent, beyond = state == FieldOfView.MISSING, state == FieldOfView.OUTSIDE
+    beyond_is = look_up_option(outside, OutsideLandmarks)
+    left_out = absent & (look_up_option(missing, MissingLandmarks) == MissingLandmarks.MASK)
+    left_out = left_out | (beyond & (beyond_is == OutsideLandmarks.MASK))
+    sigma = expand_sigma(sigma, points)
+    if beyond_is != OutsideLandmarks.TAIL:
+        points = points.masked_fill(beyond.unsqueeze(-1), torch.nan)  # a missing landmark draws nothing
+    return _SquaredError.apply(heatmaps, points, sigma, gamma, left_out)
 
 
 class _SquaredError(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, heatmaps: torch.Tensor, points: torch.Tensor, sigma: torch.Tensor, gamma: float | None, zero: bool
+        ctx: Any,
+        heatmaps: torch.Tensor,
+        points: torch.Tensor,
+        sigma: torch.Tensor,
+        gamma: float | None,
+        left_out: torch.Tensor,
     ) -> torch.Tensor:
-        there = present(points)
         factors = gaussian_axis_factors(points, heatmaps.shape[2:], sigma, gamma)
         difference = outer_product(factors).neg_().add_(heatmaps)
-        if not zero:
-            difference[~there] = 0
+        difference[left_out] = 0
         ctx.save_for_backward(difference, torch.nan_to_num(points), sigma, *factors)
         ctx.normalised, ctx.dtype = gamma is not None, heatmaps.dtype
         return torch.linalg.vector_norm(difference.flatten(2), dim=-1).square()
@@ -147,7 +186,14 @@ class HeatmapL2Loss(nn.Module):
     weight decay: torch adds ``weight_decay * w`` to the gradient, so :math:`\lambda` = 0.0005 is ``weight_decay=0.001``.
 
     Conventions of the halves: the paper has none; the public code halves all three terms, which halves every gradient
-    (``half=True``). There and here, the width of a missing landmark is not regularised.
+    (``half=True``). There and here, the width of a landmark that is not in the image is not regularised.
+
+    A landmark outside the image has a target in the image all the same, the tail of its Gaussian (``outside="tail"``),
+    drawn with its present width. That width gets no gradient from it: what is seen of a Gaussian from farther than
+    :math:`\sqrt{D}\,\sigma` only grows with :math:`\sigma`, so a network that does not draw the tail would narrow it,
+    however surely it finds the landmark where it can be seen. So the gradient that the network gets is continuous while a
+    landmark crosses the border, and the width learns from landmarks in the image only. The public code wants an empty
+    map (``outside="zero"``, ``missing="zero"``).
 
     Give the optimiser this module's parameters as well, else sigma stays as it is.
 
@@ -161,6 +207,8 @@ class HeatmapL2Loss(nn.Module):
         per_axis: one width per landmark and axis.
         missing: "mask" leaves missing landmarks out; "zero" wants an empty map for them, as the public code does.
         half: halve the loss.
+        outside: "tail" wants of a landmark outside the image the part of its Gaussian in it; "zero" wants an empty map,
+            as the public code does; "mask" leaves it out.
 
     Shapes: heatmaps ``(B, N, *S)``, points ``(B, N, D)`` in voxels with NaN for missing -> scalar.
 
@@ -188,6 +236,7 @@ class HeatmapL2Loss(nn.Module):
         per_axis: bool = False,
         missing: str = MissingLandmarks.MASK,
         half: bool = False,
+        outside: str = OutsideLandmarks.TAIL,
     ) -> None:
         super().__init__()
         if isinstance(gamma, str):
@@ -196,6 +245,7 @@ class HeatmapL2Loss(nn.Module):
             alpha = {2: 20.0, 3: 1000.0}[spatial_dims] if look_up_option(alpha, {"paper"}) else 0.0
         self.gamma, self.alpha, self.scale = gamma, float(alpha), 0.5 if half else 1.0
         self.missing = look_up_option(missing, MissingLandmarks)
+        self.outside = look_up_option(outside, OutsideLandmarks)
         self.targets = GaussianHeatmaps(num_landmarks, spatial_dims, sigma, gamma, learnable, per_axis)
         self.learnable = learnable
 
@@ -205,8 +255,12 @@ class HeatmapL2Loss(nn.Module):
         return self.targets.sigma
 
     def forward(self, heatmaps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-        loss = heatmap_squared_error(heatmaps, points, self.sigma, self.gamma, self.missing).sum(dim=1)
+        heatmaps, points = _checked(heatmaps, points)
+        state = field_of_view(points, heatmaps.shape[2:])
+        seen = state == FieldOfView.INSIDE
+        sigma = self.sigma.to(points)
+        widths = torch.where(seen.unsqueeze(-1), sigma, sigma.detach())
+        loss = _squared_error(heatmaps, points, state, widths, self.gamma, self.missing, self.outside).sum(dim=1)
         if self.learnable:
-            there = present(points).to(device=loss.device, dtype=loss.dtype)
-            loss = loss + self.alpha * (there @ self.sigma.to(loss).square().mean(dim=-1))
+            loss = loss + self.alpha * (seen.to(loss.dtype) @ sigma.square().mean(dim=-1))
         return loss.mean() * self.scale

@@ -13,12 +13,14 @@
 The value that travels between all functions here is the *error table*, a float64 tensor ``(B, N)``:
 
 * a finite number: the distance between prediction and truth;
-* ``NaN``: the truth does not have this landmark, so nothing is evaluated;
+* ``NaN``: nothing is evaluated, because the truth does not have this landmark, or because it lies outside the image
+  and such landmarks were to be left out;
 * ``inf``: the truth has the landmark and the prediction does not: a miss.
 
 Misses are never dropped in silence. Rates count them as failures. Means, standard deviations and medians of a distance
 cannot include an infinite one: they are taken over the landmarks found, and the number of misses is reported beside
-them.
+them. Nor are landmarks outside the image: who leaves them out (``state``) gets their table from
+:func:`outside_truths` and their number in every summary.
 """
 
 from __future__ import annotations
@@ -31,11 +33,13 @@ import torch
 from monai.utils import convert_to_tensor, look_up_option
 
 from monai_landmarks.geometry import LandmarkError, check_points, present
+from monai_landmarks.geometry.field_of_view import FieldOfView, check_state
 
 __all__ = [
     "RELATIVE_TOLERANCE",
     "image_level_errors",
     "outlier_rate",
+    "outside_truths",
     "radial_errors",
     "reduce_radial_errors",
     "successful_detection_rate",
@@ -75,7 +79,7 @@ def check_errors(errors: Any) -> torch.Tensor:
     return table
 
 
-def radial_errors(pred: Any, true: Any, spacing: Any = None) -> torch.Tensor:
+def radial_errors(pred: Any, true: Any, spacing: Any = None, state: Any = None) -> torch.Tensor:
     """Measure the Euclidean distance of each predicted landmark to the true one.
 
     ``e = || spacing * (pred - true) ||_2``, computed in float64 whatever the inputs are.
@@ -86,14 +90,17 @@ def radial_errors(pred: Any, true: Any, spacing: Any = None) -> torch.Tensor:
         true: true points of the same shape. A missing landmark is NaN in all coordinates.
         spacing: millimetres per step of an index, where the points are voxel indices: a number, ``(D,)`` or one row per
             image ``(B, D)``. None: the points are in the unit that the errors shall have.
+        state: where the true landmarks are as seen from the image, ``(B, N)`` of
+            :class:`~monai_landmarks.geometry.field_of_view.FieldOfView`; those outside are left out of the table and
+            counted by :func:`outside_truths`. None evaluates them like the others.
 
     Returns:
-        error table ``(B, N)``, float64: NaN where the truth has no landmark, ``inf`` where only the prediction has
-        none.
+        error table ``(B, N)``, float64: NaN where the truth has no landmark or one that is left out, ``inf`` where only
+        the prediction has none.
 
     Raises:
-        LandmarkError: for shapes that differ, a truth that breaks the rule for missing landmarks, or a spacing that
-            does not fit or is not positive.
+        LandmarkError: for shapes that differ, a truth that breaks the rule for missing landmarks, a state that
+            contradicts it, or a spacing that does not fit or is not positive.
 
     Example:
         >>> nan = float("nan")
@@ -110,7 +117,29 @@ def radial_errors(pred: Any, true: Any, spacing: Any = None) -> torch.Tensor:
     errors = torch.linalg.vector_norm(difference, dim=-1)
     infinite = torch.full_like(errors, float("inf"))
     errors = torch.where(torch.isfinite(pred).all(dim=-1), errors, infinite)
-    return torch.where(present(true).to(pred.device), errors, torch.full_like(errors, float("nan")))
+    scored = present(true) if state is None else present(true) & ~outside_truths(true, state)
+    return torch.where(scored.to(pred.device), errors, torch.full_like(errors, float("nan")))
+
+
+def outside_truths(true: Any, state: Any) -> torch.Tensor:
+    """Tell which true landmarks lie outside the image: known, and not to be seen there.
+
+    Args:
+        true: true points ``(..., N, D)``, NaN for missing.
+        state: ``(..., N)`` of :class:`~monai_landmarks.geometry.field_of_view.FieldOfView`.
+
+    Returns:
+        bool tensor ``(..., N)``.
+
+    Raises:
+        LandmarkError: for a state that is not that of these points, see
+            :func:`~monai_landmarks.geometry.field_of_view.check_state`.
+
+    Example:
+        >>> outside_truths([[[5.0, 2.0], [1.0, 2.0]]], [[FieldOfView.OUTSIDE, FieldOfView.INSIDE]])
+        tensor([[ True, False]])
+    """
+    return check_state(state, plain(true)) == FieldOfView.OUTSIDE
 
 
 def reduce_radial_errors(errors: Any, reduction: str = "micro", missed_error: float | None = None) -> torch.Tensor:

@@ -25,8 +25,8 @@ class RadialErrorMetric(LandmarkMetric):
     """Accumulate distances between predicted and true landmarks and reduce them, by default to their mean (MRE).
 
     See :class:`LandmarkMetric` for the inputs and :func:`reduce_radial_errors` for the reductions. Missing landmarks
-    count nowhere; misses are left out of the mean and counted in ``num_missed``, unless ``missed_error`` gives them a
-    distance. Without any landmark the result is NaN.
+    count nowhere, nor do those outside the image where a ``state`` comes along; misses are left out of the mean and
+    counted in ``num_missed``, unless ``missed_error`` gives them a distance. Without any landmark the result is NaN.
 
     Args:
         reduction: ``"micro"``, ``"macro"``, ``"median"``, ``"std"``, ``"per_landmark"`` or ``"none"``.

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from .evaluate import evaluate
 from .isbi2015 import ISBI2015_PROTOCOLS, PHANTOM_CEPHALOGRAM
-from .native import NATIVE_MM
+from .native import NATIVE_MM, NATIVE_MM_INSIDE
 from .protocol import Protocol, get_protocol, list_protocols, register_protocol
 from .result import EvaluationResult, compare, write_radial_errors
 
 __all__ = [
     "ISBI2015_PROTOCOLS",
     "NATIVE_MM",
+    "NATIVE_MM_INSIDE",
     "PHANTOM_CEPHALOGRAM",
     "EvaluationResult",
     "Protocol",

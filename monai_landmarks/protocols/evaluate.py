@@ -41,10 +41,13 @@ def evaluate(
     Both sides must hold exactly the same cases. Landmarks are matched by name where both sides have names, never by
     place. Arrays are taken to be in the protocol's landmark order, or in the order of the truth's names.
 
+    Under a protocol that leaves landmarks outside the image out (``Protocol.outside``), those are the ones whose status
+    in the truth is ``"outside"``: as read from a file, or from :meth:`Landmarks.seen_in`. They are counted in the result.
+
     Args:
         predictions: case name to :class:`~monai_landmarks.data.Landmarks` or to an array ``(N, D)`` of world
             millimetres. A landmark that was not found is a row of NaN.
-        ground_truth: the same for the truth.
+        ground_truth: the same for the truth; no arrays where the protocol leaves landmarks outside the image out.
         protocol: a protocol or its name.
         method: what was evaluated, a row title in :func:`compare`.
         info: further facts to keep beside the numbers (seed, weights, data folder); must be JSON-like.
@@ -55,7 +58,7 @@ def evaluate(
 
     Raises:
         LandmarkError: for cases that are on one side only or foreign to the protocol's section, for landmark names that
-            do not fit, or for points of different shapes.
+            do not fit, for points of different shapes, or for a truth that cannot say what the protocol leaves out.
         ValueError: for an unknown protocol.
 
     Example:
@@ -70,6 +73,7 @@ def evaluate(
     names = _names(ground_truth, predictions, cases, rules)
     pred = [_points(predictions[case], names, case, "prediction") for case in cases]
     true = [_points(ground_truth[case], names, case, "truth") for case in cases]
+    outside = _outside(ground_truth, names, cases) if rules.outside == "leave_out" else None
     for case, p, t in zip(cases, pred, true, strict=True):
         if p.shape != t.shape:
             raise LandmarkError(
@@ -81,7 +85,9 @@ def evaluate(
         raise LandmarkError(f"the cases differ in their points: shapes {shapes}. A missing landmark is a row of NaN.")
     titles = names or tuple(str(index) for index in range(true[0].shape[0]))
     errors = radial_errors(np.stack(pred), np.stack(true)).numpy()
-    return EvaluationResult.from_errors(errors, cases, rules, titles, method=method, info=info)
+    if outside is not None:
+        errors = np.where(outside, np.nan, errors)
+    return EvaluationResult.from_errors(errors, cases, rules, titles, method=method, info=info, outside=outside)
 
 
 def _matching_cases(predictions: Mapping[str, Any], ground_truth: Mapping[str, Any]) -> list[str]:
@@ -112,6 +118,18 @@ def _names(
         return rules.landmark_names
     named = (side[case].names for side in (truth, predictions) for case in cases if isinstance(side[case], Landmarks))
     return next(named, None)
+
+
+def _outside(truth: Mapping[str, Any], names: tuple[str, ...] | None, cases: Iterable[str]) -> np.ndarray:
+    """Tell of each case and landmark whether the truth says that it lies outside the image, ``(B, N)``."""
+    arrays = [case for case in cases if not isinstance(truth[case], Landmarks)]
+    if arrays:
+        raise LandmarkError(
+            f"the protocol leaves landmarks outside the image out, and the truth of {len(arrays)} cases is an array, "
+            f"which cannot say which these are: {quoted(arrays)}. Give Landmarks(points, names).seen_in(affine, shape)."
+        )
+    marks = (truth[case] if names is None else truth[case].reorder(names) for case in cases)
+    return np.stack([each.outside for each in marks])
 
 
 def _points(value: Any, names: tuple[str, ...] | None, case: str, side: str) -> np.ndarray:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from .protocol import Protocol, register_protocol
 
-__all__ = ["NATIVE_MM"]
+__all__ = ["NATIVE_MM", "NATIVE_MM_INSIDE"]
 
 NATIVE_MM = register_protocol(
     Protocol(
@@ -22,5 +22,13 @@ NATIVE_MM = register_protocol(
         dataset="data as given",
         thresholds=(1.0, 2.0, 3.0, 4.0),
         notes=("no published protocol: compare with numbers of the same cases and truth only",),
+    )
+)
+
+NATIVE_MM_INSIDE = register_protocol(
+    NATIVE_MM.replace(
+        "native/mm/inside",
+        outside="leave_out",
+        exclusions=("landmarks outside the field of view of their image",),
     )
 )

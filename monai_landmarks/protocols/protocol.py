@@ -25,6 +25,8 @@ from monai_landmarks.metrics.functional import DETECTED, OUTLYING, check_thresho
 
 __all__ = ["Protocol", "get_protocol", "list_protocols", "register_protocol"]
 
+OUTSIDE_RULES = ("score", "leave_out")
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -41,6 +43,8 @@ class Protocol:
         thresholds: radii at which rates are given.
         comparator: ``"<="`` or ``"<"``: whether a distance equal to a threshold counts as detected.
         outlier_comparator: ``">"`` or ``">="``: the same for outliers.
+        outside: what becomes of true landmarks that lie outside the image: ``"score"`` them like the others, as all
+            published protocols do, or ``"leave_out"``, in which case their number stands beside every result.
         pixel_size: millimetres per original pixel where it is fixed, else None.
         landmark_names: the landmarks in order, None where the protocol fits any.
         cases: all cases of the section, None where the protocol fits any.
@@ -51,7 +55,7 @@ class Protocol:
         is_phantom: whether the data are a phantom, so that every table says so.
 
     Raises:
-        ValueError: for unknown comparators, thresholds that are not positive, or repeated landmark names.
+        ValueError: for unknown comparators or rules, thresholds that are not positive, or repeated landmark names.
 
     Example:
         >>> protocol = get_protocol("isbi2015/mean")
@@ -69,6 +73,7 @@ class Protocol:
     thresholds: tuple[float, ...] = (2.0, 2.5, 3.0, 4.0)
     comparator: str = "<="
     outlier_comparator: str = ">"
+    outside: str = "score"
     pixel_size: float | None = None
     landmark_names: tuple[str, ...] | None = None
     cases: tuple[str, ...] | None = None
@@ -81,6 +86,7 @@ class Protocol:
     def __post_init__(self) -> None:
         look_up_option(self.comparator, DETECTED)
         look_up_option(self.outlier_comparator, OUTLYING)
+        look_up_option(self.outside, OUTSIDE_RULES)
         object.__setattr__(self, "thresholds", check_thresholds(self.thresholds))
         for field in ("landmark_names", "cases", "exclusions", "notes"):
             value = getattr(self, field)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from monai_landmarks.data import atomic_write
 from monai_landmarks.data.landmarks import quoted
@@ -36,6 +37,7 @@ from monai_landmarks.metrics import (
     successful_detection_rate,
     summarize_radial_errors,
 )
+from monai_landmarks.metrics.summary import check_outside
 
 from .protocol import Protocol
 
@@ -50,7 +52,9 @@ class EvaluationResult:
         protocol: the rules.
         cases: case names, one per row of ``errors``.
         names: landmark names, one per column.
-        errors: error table ``(B, N)`` in mm, read-only: NaN without truth, inf for a landmark that was not predicted.
+        errors: error table ``(B, N)`` in mm, read-only: NaN without truth or where ``outside``, inf for a landmark that
+            was not predicted.
+        outside: bool ``(B, N)``, read-only: landmarks that were not scored because they lie outside the image.
         summary: means, medians, standard deviations and counts.
         detection: threshold to the percentage detected, with ``protocol.comparator``.
         outliers: threshold to the percentage of outliers, with ``protocol.outlier_comparator``.
@@ -64,6 +68,7 @@ class EvaluationResult:
     cases: tuple[str, ...]
     names: tuple[str, ...]
     errors: np.ndarray
+    outside: np.ndarray
     summary: RadialErrorSummary
     detection: dict[float, float]
     outliers: dict[float, float]
@@ -81,6 +86,7 @@ class EvaluationResult:
         names: Sequence[str],
         method: str = "",
         info: Mapping[str, Any] | None = None,
+        outside: Any = None,
     ) -> EvaluationResult:
         """Evaluate an error table that is already there.
 
@@ -91,10 +97,12 @@ class EvaluationResult:
             names: ``N`` landmark names.
             method: what was evaluated.
             info: further JSON-like facts.
+            outside: bool ``(B, N)``, landmarks without error because they lie outside the image; needed by a protocol
+                that leaves these out, all False where there is none.
 
         Raises:
             LandmarkError: if the table and the names do not fit, a case is there twice or does not belong to the
-                protocol's section.
+                protocol's section, or landmarks were left out that the protocol scores, or the reverse.
         """
         table = np.array(errors, dtype=np.float64)
         table.setflags(write=False)
@@ -104,6 +112,9 @@ class EvaluationResult:
                 f"the error table has shape {table.shape} for {len(ids)} cases and {len(titles)} landmarks."
             )
         _check_cases(ids, protocol)
+        left_out = check_outside(outside, torch.from_numpy(np.array(table))).numpy()
+        left_out.setflags(write=False)
+        _check_rule(None if outside is None else left_out, protocol)
         rates = [successful_detection_rate(table, protocol.thresholds, protocol.comparator, p) for p in (False, True)]
         out = outlier_rate(table, protocol.thresholds, protocol.outlier_comparator)
         return cls(
@@ -111,7 +122,8 @@ class EvaluationResult:
             cases=ids,
             names=titles,
             errors=table,
-            summary=summarize_radial_errors(table, titles),
+            outside=left_out,
+            summary=summarize_radial_errors(table, titles, left_out),
             detection=dict(zip(protocol.thresholds, rates[0].tolist(), strict=True)),
             outliers=dict(zip(protocol.thresholds, out.tolist(), strict=True)),
             landmark_detection=rates[1].numpy(),
@@ -127,10 +139,13 @@ class EvaluationResult:
 
     @property
     def coverage(self) -> str:
-        """How many cases were evaluated, in words."""
+        """How many cases were evaluated, and how many landmarks were not because they lie outside, in words."""
         total = "" if self.protocol.cases is None else f" of {len(self.protocol.cases)}"
         plural = "case" if len(self.cases) == 1 and not total else "cases"
-        return f"{len(self.cases)}{total} {plural}" + (" (PARTIAL)" if self.complete is False else "")
+        text = f"{len(self.cases)}{total} {plural}" + (" (PARTIAL)" if self.complete is False else "")
+        outside, known = self.summary.num_outside, self.summary.num_outside + self.summary.num_evaluated
+        left_out = f", {outside} of {known} landmarks lie outside the field of view: not scored"
+        return text + (left_out if outside else "")
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything but the error table as plain numbers, texts and lists; NaN becomes None.
@@ -153,6 +168,7 @@ class EvaluationResult:
             "num_cases": len(self.cases),
             "num_evaluated": self.summary.num_evaluated,
             "num_missed": self.summary.num_missed,
+            "num_outside": self.summary.num_outside,
             "num_missing": self.summary.num_missing,
             "radial_error_mm": self.summary.to_dict(),
             "mean_interval_95": [_null(self.interval.low), _null(self.interval.high)],
@@ -160,7 +176,7 @@ class EvaluationResult:
         for key, values in rates.items():
             percent = {f"{threshold:g}": _null(value) for threshold, value in values.items()}
             content[key] = {"comparator": comparators[key], "percent": percent}
-        return {**content, "info": self.info}
+        return {**content, "outside": self._outside_names(), "info": self.info}
 
     def table(self) -> str:
         """Give a text table for a terminal: the protocol, the totals, one line per landmark.
@@ -183,12 +199,13 @@ class EvaluationResult:
         lines += [f"method   {self.method}"] if self.method else []
         lines += [f"error    {s} {p.unit}, 95 % interval of the mean {low} to {high}", f"within   {self._rates()}"]
         first = f"{p.comparator} {p.thresholds[0]:g} {p.unit}"
-        rows = [["landmark", "mean", "SD", "median", first, "evaluated", "missed"]]
+        more = ["outside"] if s.num_outside else []
+        rows = [["landmark", "mean", "SD", "median", first, "evaluated", "missed", *more]]
         for index, name in enumerate(s.names):
             numbers = (s.landmark_mean[index], s.landmark_std[index], s.landmark_median[index])
-            counts = (s.landmark_evaluated[index], s.landmark_missed[index])
+            counts = [s.landmark_evaluated[index], s.landmark_missed[index], s.landmark_outside[index]]
             rate = _number(self.landmark_detection[0, index], 2)
-            rows.append([name, *map(_number, numbers), rate, *map(str, counts)])
+            rows.append([name, *map(_number, numbers), rate, *map(str, counts[: 2 + len(more)])])
         return "\n".join(lines + _aligned(rows))
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
@@ -208,6 +225,12 @@ class EvaluationResult:
         _write_text(paths[3], self.table() + "\n")
         return paths
 
+    def _outside_names(self) -> dict[str, list[str]]:
+        """The landmarks left out, by case; cases without any are not listed."""
+        rows = zip(self.cases, self.outside.tolist(), strict=True)
+        named = {case: [name for name, out in zip(self.names, row, strict=True) if out] for case, row in rows}
+        return {case: names for case, names in named.items() if names}
+
     def _rates(self) -> str:
         p = self.protocol
         return ", ".join(f"{p.comparator} {t:g} {p.unit}: {_number(v, 2)} %" for t, v in self.detection.items())
@@ -215,9 +238,9 @@ class EvaluationResult:
     def _write_per_landmark(self, path: Path) -> None:
         p, s = self.protocol, self.summary
         within = [f"within_{t:g}_{p.unit}_percent" for t in p.thresholds]
-        header = ["protocol", "landmark", "mean", "std", "median", *within, "evaluated", "missed"]
+        header = ["protocol", "landmark", "mean", "std", "median", *within, "evaluated", "missed", "outside"]
         statistics = zip(s.landmark_mean, s.landmark_std, s.landmark_median, *self.landmark_detection, strict=True)
-        counts = zip(s.landmark_evaluated, s.landmark_missed, strict=True)
+        counts = zip(s.landmark_evaluated, s.landmark_missed, s.landmark_outside, strict=True)
         rows = [
             [p.name, name, *map(_cell, numbers), *count]
             for name, numbers, count in zip(s.names, statistics, counts, strict=True)
@@ -259,6 +282,8 @@ def compare(results: Iterable[EvaluationResult]) -> str:
             reasons.append(f"cases: {len(apart)} are in one of the two only: {quoted(apart, 6)}")
         if first.names != other.names:
             reasons.append("landmarks: names or order differ")
+        if not reasons and first._outside_names() != other._outside_names():
+            reasons.append("landmarks left out as outside the field of view: not the same ones")
         if reasons:
             titles = [r.method or r.protocol.name for r in (first, other)]
             raise LandmarkError(
@@ -282,7 +307,8 @@ def write_radial_errors(path: str | os.PathLike[str], cases: Sequence[str], name
         path: the file; it appears whole or not at all.
         cases: ``B`` case names.
         names: ``N`` landmark names.
-        errors: error table ``(B, N)``. A missing landmark is an empty cell, a miss is ``inf``.
+        errors: error table ``(B, N)``. A landmark that is not evaluated (missing, or outside the image and left out) is
+            an empty cell, a miss is ``inf``.
     """
     table = np.asarray(errors, dtype=np.float64)
     means = image_level_errors(table).tolist()
@@ -305,6 +331,21 @@ def _check_cases(cases: tuple[str, ...], protocol: Protocol) -> None:
             f"{len(foreign)} of {len(cases)} cases do not belong to section {protocol.section!r} of protocol "
             f"{protocol.name!r}: {quoted(foreign)}. Its cases are {protocol.cases[0]!r} to {protocol.cases[-1]!r}. "
             "Choose the protocol of their section, such as get_protocol(name, 'training')."
+        )
+
+
+def _check_rule(outside: np.ndarray | None, protocol: Protocol) -> None:
+    """Refuse numbers without some landmarks under the name of a protocol that has them, and the reverse."""
+    if outside is not None and outside.any() and protocol.outside != "leave_out":
+        raise LandmarkError(
+            f"{int(outside.sum())} landmarks outside the image were left out, and protocol {protocol.name!r} scores "
+            "them: name one that leaves them out, such as 'native/mm/inside' or "
+            f"protocol.replace('{protocol.name}/inside', outside='leave_out'), or measure without `state`."
+        )
+    if outside is None and protocol.outside == "leave_out":
+        raise LandmarkError(
+            f"protocol {protocol.name!r} leaves landmarks outside the image out, and nobody says which these are: give "
+            "`outside`, in an engine by feeding the metric with the landmarks' state."
         )
 
 

@@ -18,7 +18,20 @@ information, because the affine of an image would mean something else on them.
 from __future__ import annotations
 
 from .batched_augmentation import BatchedSpatialAugmentation, batched_augmentation
+from .clahe import CLAHE, CLAHED, CLAHEd, CLAHEDict
+from .crop import CropAroundLandmarks, CropAroundLandmarksD, CropAroundLandmarksd, CropAroundLandmarksDict
+from .field_of_view import LandmarkFieldOfView, LandmarkFieldOfViewD, LandmarkFieldOfViewd, LandmarkFieldOfViewDict
 from .film import LoadFilm, LoadFilmD, LoadFilmd, LoadFilmDict
+from .flip import (
+    FlipLandmarks,
+    FlipLandmarksD,
+    FlipLandmarksd,
+    FlipLandmarksDict,
+    RandFlipLandmarks,
+    RandFlipLandmarksD,
+    RandFlipLandmarksd,
+    RandFlipLandmarksDict,
+)
 from .heatmap import (
     DecodeLandmarkHeatmap,
     DecodeLandmarkHeatmapD,
@@ -28,6 +41,14 @@ from .heatmap import (
     GenerateLandmarkHeatmapD,
     GenerateLandmarkHeatmapd,
     GenerateLandmarkHeatmapDict,
+)
+from .histogram import (
+    MatchHistogram,
+    MatchHistogramD,
+    MatchHistogramd,
+    MatchHistogramDict,
+    match_histogram,
+    otsu_outline,
 )
 from .intensity import (
     BatchedShiftScaleIntensity,
@@ -39,6 +60,7 @@ from .intensity import (
     SmoothInMillimetersD,
     SmoothInMillimetersd,
     SmoothInMillimetersDict,
+    shift_scale_intensity,
 )
 from .io import LoadLandmarks, LoadLandmarksD, LoadLandmarksd, LoadLandmarksDict
 from .save import SaveLandmarks, SaveLandmarksD, SaveLandmarksd, SaveLandmarksDict
@@ -66,8 +88,16 @@ from .spatial_augmentation_dictionary import (
 )
 
 __all__ = [
+    "CLAHE",
+    "CLAHED",
     "BatchedShiftScaleIntensity",
     "BatchedSpatialAugmentation",
+    "CLAHEDict",
+    "CLAHEd",
+    "CropAroundLandmarks",
+    "CropAroundLandmarksD",
+    "CropAroundLandmarksDict",
+    "CropAroundLandmarksd",
     "DecodeLandmarkHeatmap",
     "DecodeLandmarkHeatmapD",
     "DecodeLandmarkHeatmapDict",
@@ -76,10 +106,18 @@ __all__ = [
     "FitToGridD",
     "FitToGridDict",
     "FitToGridd",
+    "FlipLandmarks",
+    "FlipLandmarksD",
+    "FlipLandmarksDict",
+    "FlipLandmarksd",
     "GenerateLandmarkHeatmap",
     "GenerateLandmarkHeatmapD",
     "GenerateLandmarkHeatmapDict",
     "GenerateLandmarkHeatmapd",
+    "LandmarkFieldOfView",
+    "LandmarkFieldOfViewD",
+    "LandmarkFieldOfViewDict",
+    "LandmarkFieldOfViewd",
     "LandmarksImageToWorld",
     "LandmarksImageToWorldD",
     "LandmarksImageToWorldDict",
@@ -96,6 +134,14 @@ __all__ = [
     "LoadLandmarksD",
     "LoadLandmarksDict",
     "LoadLandmarksd",
+    "MatchHistogram",
+    "MatchHistogramD",
+    "MatchHistogramDict",
+    "MatchHistogramd",
+    "RandFlipLandmarks",
+    "RandFlipLandmarksD",
+    "RandFlipLandmarksDict",
+    "RandFlipLandmarksd",
     "RandShiftScaleIntensity",
     "RandShiftScaleIntensityD",
     "RandShiftScaleIntensityDict",
@@ -117,4 +163,7 @@ __all__ = [
     "SpatialLandmarksDict",
     "SpatialLandmarksd",
     "batched_augmentation",
+    "match_histogram",
+    "otsu_outline",
+    "shift_scale_intensity",
 ]

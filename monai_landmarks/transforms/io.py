@@ -111,7 +111,7 @@ class LoadLandmarks(Transform):
         elif isinstance(value, Landmarks):
             points = (value if self.names is None else value.reorder(self.names)).to_tensor()
         else:
-            points = _array_to_world(value, self.space, None if image is None else _file_affine(image))
+            points = _array_to_world(value, self.space, None if image is None else file_affine(image))
         self._check(points, None if image is None else _spatial_dims(image))
         return points.to(self.dtype)
 
@@ -120,8 +120,8 @@ class LoadLandmarks(Transform):
         if image is not None:
             options["spatial_dims"] = _spatial_dims(image)
             # A pixel size given by the user stands for the affine.
-            options["affine"] = None if "pixel_size" in self.read_options else _file_affine(image)
-            options["spatial_shape"] = _file_shape(image)
+            options["affine"] = None if "pixel_size" in self.read_options else file_affine(image)
+            options["spatial_shape"] = file_shape(image)
         return read_landmarks(path, **{**options, **self.read_options})
 
     def _check(self, points: torch.Tensor, dims: int | None) -> None:
@@ -150,7 +150,7 @@ def _spatial_dims(image: Any) -> int:
     return int(dims)
 
 
-def _file_shape(image: Any) -> tuple[int, ...] | None:
+def file_shape(image: Any) -> tuple[int, ...] | None:
     """Return the size of the grid in the image's file, where its loader noted it."""
     shape = getattr(image, "meta", {}).get(MetaKeys.SPATIAL_SHAPE)
     if shape is None or len(shape) != _spatial_dims(image):
@@ -158,7 +158,7 @@ def _file_shape(image: Any) -> tuple[int, ...] | None:
     return tuple(int(size) for size in shape)
 
 
-def _file_affine(image: Any) -> torch.Tensor | None:
+def file_affine(image: Any) -> torch.Tensor | None:
     """Return the affine of the grid in the image's file, whatever transforms it has seen since."""
     if not isinstance(image, MetaTensor):
         return None

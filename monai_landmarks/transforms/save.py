@@ -24,6 +24,7 @@ from monai.utils import ImageMetaKey, TransformBackends, ensure_tuple_rep, look_
 
 from ..data import Landmarks, write_landmarks
 from ..geometry import LandmarkError
+from .field_of_view import state_in_file, status_words
 from .spatial import as_points, look_up_reference, repeat_keys
 
 __all__ = [
@@ -58,7 +59,8 @@ class SaveLandmarks(Transform):
             ``".csv"``, ``".npy"``, ...
         file_format: name of the format where the ending leaves it open (``".json"``); None goes by the ending.
         space: coordinate system in the file; None is the format's usual one.
-        status: of the landmarks present: ``"defined"``, or ``"preview"`` for predictions that wait for review.
+        status: of the landmarks in the image: ``"defined"``, or ``"preview"`` for predictions that wait for review. Those
+            that are known to lie outside have the status ``"outside"`` in either case.
         overwrite: whether a file that another run left may be replaced.
         write_options: further options of :func:`monai_landmarks.data.write_landmarks`.
 
@@ -101,7 +103,7 @@ class SaveLandmarks(Transform):
         self._written: dict[Path, str] = {}
 
     def __call__(  # type: ignore[override]
-        self, points: Any, case: str, confidence: Any = None, source: str | None = None
+        self, points: Any, case: str, confidence: Any = None, source: str | None = None, state: Any = None
     ) -> Path:
         """Write one file.
 
@@ -110,13 +112,15 @@ class SaveLandmarks(Transform):
             case: name of the image; it becomes the name of the file.
             confidence: ``(N,)`` or None.
             source: what tells two images of one name apart, such as the path; None takes the name.
+            state: ``(N,)`` of :class:`~monai_landmarks.geometry.field_of_view.FieldOfView`; None where nobody knows which
+                landmarks lie outside the image.
 
         Returns:
             the path of the file.
 
         Raises:
             FileExistsError: another run left this file and ``overwrite`` is off.
-            LandmarkError: another image of this run has this file, or points, names and confidence do not fit.
+            LandmarkError: another image of this run has this file, or points, names, confidence and state do not fit.
         """
         path = self.output_dir / f"{_checked_case(case)}{self.suffix}{self.extension}"
         source = case if source is None else source
@@ -131,20 +135,19 @@ class SaveLandmarks(Transform):
                 f"{str(path)!r} exists from before, perhaps with somebody's corrections: choose another output_dir or "
                 "suffix, or give overwrite=True."
             )
-        landmarks = self._landmarks(points, confidence)
+        landmarks = self._landmarks(points, confidence, state)
         write_landmarks(landmarks, path, format=self.file_format, space=self.space, **self.write_options)
         self._written[path] = source
         return path
 
-    def _landmarks(self, points: Any, confidence: Any) -> Landmarks:
+    def _landmarks(self, points: Any, confidence: Any, state: Any) -> Landmarks:
         plain = as_points(points).detach().cpu().to(torch.float64)
         scores = None if confidence is None else torch.as_tensor(confidence).detach().cpu().to(torch.float64).numpy()
-        there = ~torch.isnan(plain).any(dim=-1)
-        status = tuple(self.status if here else "missing" for here in there.tolist()) if plain.ndim == 2 else None
         if plain.ndim == 2 and len(plain) != len(self.names):
             raise LandmarkError(
                 f"{len(plain)} points for {len(self.names)} names: give the names of this model's points."
             )
+        status = status_words(plain, state, self.status) if plain.ndim == 2 else None
         return Landmarks(plain.numpy(), self.names, status, scores)
 
 
@@ -189,6 +192,10 @@ class SaveLandmarksd(MapTransform):
     Dictionary version of :class:`SaveLandmarks`. Put it last in the post-processing, after
     :class:`LandmarksImageToWorldd`; it works on decollated items, in the main process.
 
+    A landmark outside the image keeps its coordinates and has the status ``"outside"``, in formats that can say so.
+    Without ``state_keys`` the image under ``refer_keys`` tells which these are; what counts is the image's file and not
+    what preprocessing left of it.
+
     Args:
         keys: points ``(N, D)`` in world millimetres.
         output_dir: folder of the files.
@@ -200,9 +207,10 @@ class SaveLandmarksd(MapTransform):
         format: the ending of the files, see :class:`SaveLandmarks`.
         file_format: name of the format where the ending leaves it open.
         space: coordinate system in the file; None is the format's usual one.
-        status: of the landmarks present.
+        status: of the landmarks in the image.
         overwrite: whether a file that another run left may be replaced.
         allow_missing_keys: whether an item may lack one of ``keys``.
+        state_keys: where the items have the landmarks' state, as :class:`LandmarkFieldOfViewd` writes it: one key per key.
         write_options: further options of ``write_landmarks``.
 
     Raises:
@@ -226,6 +234,7 @@ class SaveLandmarksd(MapTransform):
         status: str = "defined",
         overwrite: bool = False,
         allow_missing_keys: bool = False,
+        state_keys: KeysCollection | None = None,
         **write_options: Any,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -234,6 +243,7 @@ class SaveLandmarksd(MapTransform):
         self.refer_keys = repeat_keys(refer_keys, self.keys, "refer_keys")
         self.case_key = case_key
         self.confidence_keys = repeat_keys(confidence_keys, self.keys, "confidence_keys")
+        self.state_keys = repeat_keys(state_keys, self.keys, "state_keys")
         suffixes = ensure_tuple_rep(suffix, len(self.keys))
         if len(set(suffixes)) != len(self.keys):
             raise ValueError(f"the keys {list(self.keys)} would be saved into the same files: give each a suffix.")
@@ -244,13 +254,17 @@ class SaveLandmarksd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        rest = (self.refer_keys, self.confidence_keys, self.savers)
-        for key, refer_key, confidence_key, saver in self.key_iterator(d, *rest):
+        rest = (self.refer_keys, self.confidence_keys, self.state_keys, self.savers)
+        for key, refer_key, confidence_key, state_key, saver in self.key_iterator(d, *rest):
             case, source = self._case(d, refer_key)
             confidence = None
             if confidence_key is not None:
                 confidence = look_up_reference(d, confidence_key, "confidence_keys")
-            saver(d[key], case, confidence, source)
+            if state_key is not None:
+                state = look_up_reference(d, state_key, "state_keys")
+            else:
+                state = None if refer_key is None else state_in_file(d[key], d[refer_key])
+            saver(d[key], case, confidence, source, state)
         return d
 
     def _case(self, data: Mapping[Hashable, Any], refer_key: Hashable | None) -> tuple[str, str]:

@@ -146,7 +146,7 @@ def _check_pairing(points: torch.Tensor, affine: torch.Tensor) -> None:
         )
 
 
-def _check_went_along(reference: Any, key: Hashable) -> None:
+def check_went_along(reference: Any, key: Hashable) -> None:
     """Refuse world points that did not go through the elastic deformation of the image whose voxels are asked for."""
     followed = deformed_with(reference)
     if followed is not None and str(key) not in followed:
@@ -282,7 +282,7 @@ class _LandmarksByReferenced(MapTransform):
             reference = look_up_reference(d, refer_key, "refer_keys")
             to_voxels = isinstance(self.converter, LandmarksWorldToImage)
             if to_voxels:
-                _check_went_along(reference, key)
+                check_went_along(reference, key)
             noted = _note_conversion(reference, key, output_key, "voxels" if to_voxels else "millimetres")
             d[output_key] = self.converter(d[key], reference)
             d[refer_key] = noted

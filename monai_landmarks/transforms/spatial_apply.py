@@ -28,11 +28,11 @@ from ..geometry import (
     image_affine,
     invert_affine,
     plain_tensor,
+    report_outside,
     resample,
     smooth,
     voxel_sizes,
 )
-from ..geometry.field_of_view import report_outside
 from .spatial import as_points
 
 __all__ = ["Frame", "carry_points", "frame_of", "read_image", "shrinkage"]

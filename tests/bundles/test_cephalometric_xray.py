@@ -341,7 +341,7 @@ def test_compiled_training_leaves_a_plain_network(tmp_path: Path) -> None:
 
 
 def test_early_stop_ends_a_training_that_gains_nothing(tmp_path: Path) -> None:
-    flow = workflow("train", tmp_path, max_epochs=9, learning_rate=1e-12, early_stop_patience=2)
+    flow = workflow("train", tmp_path, max_epochs=9, learning_rate=1e-12, early_stop_patience=1)
     flow.run()
     assert flow.parser.get_parsed_content("train#trainer").state.epoch < 9
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from monai_landmarks.data import Landmarks
-from monai_landmarks.geometry import LandmarkError
+from monai_landmarks.geometry import LandmarkError, apply_affine
 
 NAN = float("nan")
 NAMES = ["sella", "nasion", "menton"]
@@ -170,3 +170,46 @@ def test_to_tensor_is_a_writable_copy() -> None:
     assert marks.to_tensor(torch.float32).dtype == torch.float32
     tensor[0] = 99
     assert marks.points[0].tolist() == [1.0, 2.0]
+
+
+# --- outside the image ----------------------------------------------------------------------------------------------
+
+
+def test_a_landmark_outside_has_a_position() -> None:
+    marks = three(status=["outside", "missing", "defined"])
+    assert marks.outside.tolist() == [True, False, False]
+    assert marks.present.tolist() == [True, False, True]
+    assert three().outside.tolist() == [False] * 3
+    assert marks.reorder(["menton", "sella", "nasion"]).status == ("defined", "outside", "missing")
+    assert pickle.loads(pickle.dumps(marks)) == marks
+    with pytest.raises(LandmarkError, match=r"'nasion' has status 'outside' and no position"):
+        three(status=["outside", "outside", "defined"])
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_seen_in_an_image(dims: int) -> None:
+    """On either side of the outer edge of the border voxels, through a turned and scaled affine."""
+    size = (4, 6, 5)[:dims]
+    affine = torch.eye(dims + 1, dtype=torch.float64)
+    affine[:dims, :dims] = torch.eye(dims).roll(1, 0) * 0.5
+    affine[:dims, dims] = torch.tensor([10.0, -20.0, 30.0])[:dims]
+    index = torch.ones(5, dims, dtype=torch.float64)
+    index[0, 0], index[1, 0], index[2, -1], index[3, -1] = -0.49, -0.51, size[-1] - 0.51, size[-1] - 0.49
+    index[4] = NAN
+    marks = Landmarks(
+        apply_affine(index, affine), list("abcde"), ["preview", "preview", "outside", "defined", "undefined"], [0.5] * 5
+    )
+    seen = marks.seen_in(affine, size)
+    assert seen.status == ("preview", "outside", "defined", "outside", "undefined")
+    np.testing.assert_array_equal(seen.points, marks.points)
+    assert seen.confidence is not None
+    assert seen.confidence.tolist() == [0.5] * 5
+    assert seen.seen_in(affine, (100,) * dims).status[1] == "outside"  # index -0.51 is outside every image
+    with pytest.raises(LandmarkError, match=r"[23]D points|[23] coordinates"):
+        marks.seen_in(affine, (100,) * (5 - dims))
+
+
+def test_a_landmark_that_moved_is_no_longer_known_to_be_outside() -> None:
+    marks = Landmarks([[9.0, 1.0], [9.0, 2.0], [9.0, 3.0]], NAMES, ["outside"] * 3)
+    changed = marks.replace(points=[[9.0, 1.0], [1.0, 2.0], [NAN, NAN]])
+    assert changed.status == ("outside", "defined", "missing")

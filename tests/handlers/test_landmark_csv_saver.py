@@ -139,3 +139,19 @@ def _work(rank: int, folder: str) -> None:
 def test_all_processes_are_gathered(tmp_path):
     torch.multiprocessing.start_processes(_work, (str(tmp_path),), nprocs=3, start_method="fork")
     assert list(read_landmark_table(Path(tmp_path) / "landmarks.csv")) == ["1", "2", "3"]
+
+
+def test_landmarks_outside_their_image(tmp_path):
+    """The images are 3 x 3; the point of case 1 is in it, that of case 7 is not."""
+    run(LandmarkCSVSaver(tmp_path, NAMES, "pred"), [[item("1"), item("7")]])
+    cases = read_landmark_table(tmp_path / "landmarks.csv")
+    assert [cases[case].status for case in "17"] == [("defined", "missing"), ("outside", "missing")]
+    np.testing.assert_array_equal(cases["7"].points[0], [7, 7])
+
+
+def test_a_state_in_the_items_rules_over_the_image(tmp_path):
+    batch = [{**item("1"), "state": torch.tensor([1, 0], dtype=torch.uint8)}]
+    run(LandmarkCSVSaver(tmp_path, NAMES, "pred", state_key="state"), [batch])
+    assert read_landmark_table(tmp_path / "landmarks.csv")["1"].status == ("outside", "missing")
+    with pytest.raises(LandmarkError, match="'state' is not in the engine's output"):
+        run(LandmarkCSVSaver(tmp_path, NAMES, "pred", state_key="state"), [[item("1")]])

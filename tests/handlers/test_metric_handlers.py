@@ -314,3 +314,97 @@ def test_nothing_evaluated_is_nan_in_the_engine_and_null_in_the_file(tmp_path: P
     engine.run()
     assert math.isnan(engine.state.metrics["radial_error"])
     assert json.loads((tmp_path / "metrics.json").read_text())["radial_error_mm"]["mean"] is None
+
+
+# --- landmarks outside the image ------------------------------------------------------------------------------------
+
+# Of the truth above: landmark 0 of the first case is outside, the others are inside or missing.
+STATE = [[1, 2], [0, 2], [2, 2]]
+WITH_STATE = from_engine(["pred", "truth", "state"])
+
+
+def data_with_state() -> list[dict[str, Any]]:
+    return [
+        {**item, "landmarks_state": torch.tensor(s, dtype=torch.uint8)}
+        for item, s in zip(data_list(), STATE, strict=True)
+    ]
+
+
+def with_state(handlers: Sequence[Any], key: dict, more: dict | None = None) -> SupervisedEvaluator:
+    return SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(Dataset(data_with_state()), batch_size=2),
+        network=Offsets(),
+        prepare_batch=lambda batch, device, non_blocking, **_: (batch["image"].to(device), None),
+        postprocessing=CopyItemsd(keys=["landmarks", "landmarks_state"], times=1, names=["truth", "state"]),
+        key_val_metric=key,
+        additional_metrics=more,
+        metric_cmp_fn=lower_is_better,
+        val_handlers=handlers,
+    )
+
+
+def test_handlers_leave_landmarks_outside_out_and_count_them(caplog: pytest.LogCaptureFixture) -> None:
+    engine = with_state(
+        [],
+        {"radial_error": RadialError(output_transform=WITH_STATE)},
+        {
+            "sdr_1mm": SuccessfulDetectionRate(1.0, output_transform=WITH_STATE),
+            "outliers_1mm": OutlierRate(1.0, output_transform=WITH_STATE),
+            "everything": RadialError(output_transform=POINTS),
+        },
+    )
+    engine.logger.setLevel(logging.WARNING)
+    with caplog.at_level(logging.WARNING):
+        engine.run()
+    metrics = engine.state.metrics
+    assert metrics["radial_error"] == 1.0  # (1 + 2 + 0) / 3; the miss is not in it
+    assert (metrics["radial_error_missed"], metrics["radial_error_outside"]) == (1, 1)
+    assert metrics["sdr_1mm"] == pytest.approx(50.0)  # 1 and 0 of 1, 2, 0 and a miss
+    assert metrics["outliers_1mm"] == pytest.approx(50.0)
+    assert (metrics["sdr_1mm_outside"], metrics["outliers_1mm_outside"]) == (1, 1)
+    assert metrics["everything"] == 2.0
+    assert "everything_outside" not in metrics
+    details = engine.state.metric_details
+    assert details["radial_error_outside"].tolist() == [[True, False], [False, False], [False, False]]
+    assert "radial_error: 1 of 5 landmarks lie outside the field of view: not scored" in caplog.text
+
+
+def test_collated_output_with_state() -> None:
+    engine = Engine(lambda engine, batch: batch)
+    RadialError().attach(engine, "error")
+    engine.run([(torch.tensor(FOUND[:2]), torch.tensor(TRUTH[:2]), torch.tensor(STATE[:2]))])
+    assert engine.state.metrics == {"error": 1.5, "error_missed": 0, "error_outside": 1}
+
+
+def test_saver_writes_what_was_left_out(tmp_path: Path) -> None:
+    saver = LandmarkMetricsSaver(tmp_path, protocol="native/mm/inside", landmark_names=["tip", "base"])
+    with_state([saver], {"radial_error": RadialError(output_transform=WITH_STATE)}).run()
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    counts = [content[f"num_{what}"] for what in ("evaluated", "missed", "outside", "missing")]
+    assert counts == [4, 1, 1, 1]
+    assert content["outside"] == {"c0": ["tip"]}
+    rows = list(csv.reader((tmp_path / "radial_errors.csv").open()))
+    assert rows[1:] == [["c0", "", "1", "1"], ["c1", "", "2", "2"], ["c2", "inf", "0", "0"]]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "output", "words"),
+    [("native/mm", WITH_STATE, "'native/mm' scores them"), ("native/mm/inside", POINTS, "feeding the metric")],
+)
+def test_saver_refuses_numbers_that_the_protocol_does_not_mean(tmp_path: Path, protocol, output, words) -> None:
+    engine = with_state(
+        [LandmarkMetricsSaver(tmp_path, protocol=protocol)], {"radial_error": RadialError(output_transform=output)}
+    )
+    engine.logger.setLevel(logging.CRITICAL)
+    with pytest.raises(LandmarkError, match=words):
+        engine.run()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_number_of_parts_is_refused() -> None:
+    engine = Engine(lambda engine, batch: batch)
+    RadialError().attach(engine, "error")
+    engine.logger.setLevel(logging.CRITICAL)
+    with pytest.raises(ValueError, match="got 4 parts"):
+        engine.run([(torch.zeros(1, 1, 2),) * 4])

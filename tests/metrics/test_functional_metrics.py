@@ -29,6 +29,7 @@ from monai_landmarks.metrics import (
     reduce_radial_errors,
     successful_detection_rate,
 )
+from monai_landmarks.metrics.functional import outside_truths
 
 NAN, INF = float("nan"), float("inf")
 
@@ -288,3 +289,34 @@ def test_missed_error_stands_for_misses_only() -> None:
 def test_unknown_reduction_suggests_the_nearest() -> None:
     with pytest.raises(ValueError, match="macro"):
         reduce_radial_errors([[1.0]], "macr")
+
+
+# --- landmarks outside the image ------------------------------------------------------------------------------------
+
+STATE = [[2, 1, 0, 1]]
+TRUE_POINTS = [[[0.0, 0.0], [9.0, 0.0], [NAN, NAN], [9.0, 9.0]]]
+FOUND_POINTS = [[[3.0, 4.0], [1.0, 1.0], [1.0, 1.0], [NAN, NAN]]]
+
+
+def test_landmarks_outside_are_left_out_on_request_only() -> None:
+    everything = radial_errors(FOUND_POINTS, TRUE_POINTS)
+    torch.testing.assert_close(
+        everything, torch.tensor([[5.0, math.sqrt(65), NAN, math.inf]], dtype=torch.float64), equal_nan=True
+    )
+    inside = radial_errors(FOUND_POINTS, TRUE_POINTS, state=STATE)
+    torch.testing.assert_close(inside, torch.tensor([[5.0, NAN, NAN, NAN]], dtype=torch.float64), equal_nan=True)
+    assert outside_truths(TRUE_POINTS, STATE).tolist() == [[False, True, False, True]]
+    assert successful_detection_rate(inside, 6.0).item() == 100.0
+    assert successful_detection_rate(everything, 6.0).item() == pytest.approx(100 / 3)
+
+
+def test_a_miss_inside_stays_a_miss() -> None:
+    table = radial_errors([[[NAN, NAN], [1.0, 0.0]]], [[[1.0, 1.0], [9.0, 0.0]]], state=[[2, 1]])
+    assert table[0, 0].item() == math.inf
+    assert math.isnan(table[0, 1].item())
+
+
+@pytest.mark.parametrize("state", [[[2, 1, 1, 1]], [[2, 1, 0]], [[True, True, False, True]], [[2, 1, 0, 3]]])
+def test_a_state_that_is_not_of_these_points_is_refused(state) -> None:
+    with pytest.raises(LandmarkError, match="`state`"):
+        radial_errors(FOUND_POINTS, TRUE_POINTS, state=state)

@@ -198,6 +198,11 @@ def gathering_process(rank: int, folder: str) -> None:
             metric = RadialErrorMetric("none")
             for row in shares[rank]:
                 metric(pred[row : row + 1], true[row : row + 1])
+            told = RadialErrorMetric("none")
+            for row in shares[rank]:
+                told(pred[row : row + 1], true[row : row + 1], state=states(true)[row : row + 1])
+            outside = told.outside()
+            np.save(f"{folder}/outside {name}{rank}.npy", np.zeros(0) if outside is None else outside.numpy())
             np.save(f"{folder}/{name}{rank}.npy", metric.aggregate().numpy() if len(metric) else np.zeros(0))
     finally:
         dist.destroy_process_group()
@@ -214,3 +219,72 @@ def test_two_processes_give_the_table_of_one(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.load(tmp_path / f"uneven{rank}.npy"), expected)
         np.testing.assert_array_equal(np.load(tmp_path / f"one empty{rank}.npy"), expected)
         assert np.load(tmp_path / f"both empty{rank}.npy").size == 0
+        beside = (states(points(5)[1]) == 1).numpy()
+        np.testing.assert_array_equal(np.load(tmp_path / f"outside uneven{rank}.npy"), beside)
+        np.testing.assert_array_equal(np.load(tmp_path / f"outside one empty{rank}.npy"), beside)
+        assert np.load(tmp_path / f"outside both empty{rank}.npy").size == 0
+
+
+# --- landmarks outside the image ------------------------------------------------------------------------------------
+
+
+def states(true: torch.Tensor) -> torch.Tensor:
+    """Landmark 0 is outside in the even images, all others are inside or missing."""
+    state = 2 * (~true.isnan().any(-1)).to(torch.uint8)
+    state[::2, 0] = 1
+    return state
+
+
+@pytest.mark.parametrize("metric_class", CLASSES)
+@pytest.mark.parametrize("dims", [2, 3])
+def test_landmarks_outside_are_left_out_and_counted(metric_class: type[LandmarkMetric], dims: int) -> None:
+    """As if the truth lacked them, but for the count; for tensors, lists and one image after the other."""
+    pred, true = points(6, dims=dims)
+    state = states(true)
+    lacking = true.clone()
+    lacking[::2, 0] = NAN
+    expected = metric_class()
+    expected(pred, lacking)
+    assert expected.outside() is None
+    whole, decollated, parts = metric_class(), metric_class(), metric_class()
+    whole(pred, true, state=state)
+    decollated(list(pred), list(true), state=decollate_batch(MetaTensor(state)))
+    for row in range(len(pred)):
+        table = parts(pred[row : row + 1], true[row : row + 1], state=state[row : row + 1])
+        assert table.shape == (1, 4)
+    for metric in (whole, decollated, parts):
+        torch.testing.assert_close(metric.aggregate(), expected.aggregate())
+        torch.testing.assert_close(metric.get_buffer(), expected.get_buffer(), equal_nan=True)
+        assert (metric.num_outside, metric.num_missed) == (3, 1)
+        outside = metric.outside()
+        assert outside is not None
+        assert torch.equal(outside, state == 1)
+        assert len(metric) == 6
+        metric.reset()
+        assert (metric.num_outside, metric.outside()) == (0, None)
+
+
+def test_nobody_outside_is_another_thing_than_nobody_asked() -> None:
+    pred, true = points(7)
+    metric = RadialErrorMetric()
+    metric(pred, true, state=2 * (~true.isnan().any(-1)).int())
+    outside = metric.outside()
+    assert outside is not None
+    assert outside.shape == (6, 4)
+    assert metric.num_outside == 0
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_state_comes_with_every_batch_or_with_none(first: bool) -> None:
+    pred, true = points(8)
+    metric = RadialErrorMetric()
+    metric(pred, true, state=states(true) if first else None)
+    with pytest.raises(LandmarkError, match="left out of some images and scored in others"):
+        metric(pred, true, state=None if first else states(true))
+
+
+def test_all_outside_is_nan_and_counted() -> None:
+    metric = RadialErrorMetric(missed_error=5.0)
+    metric(torch.full((2, 3, 2), NAN), torch.zeros(2, 3, 2), state=torch.ones(2, 3))
+    assert math.isnan(metric.aggregate().item())
+    assert (metric.num_outside, metric.num_missed) == (6, 0)

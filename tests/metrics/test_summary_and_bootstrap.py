@@ -161,3 +161,27 @@ def test_bootstrap_refuses(arguments: dict, words: str) -> None:
 def test_bootstrap_needs_images() -> None:
     with pytest.raises(LandmarkError, match="at least one image"):
         bootstrap_interval(np.zeros((0, 3)))
+
+
+# --- landmarks outside the image ------------------------------------------------------------------------------------
+
+LEFT_OUT = [[False, False, True], [False, False, False], [True, False, False]]
+
+
+def test_evaluated_outside_and_missing_are_all_there_are() -> None:
+    s = summarize_radial_errors(TABLE, ["a", "b", "c"], LEFT_OUT)
+    assert (s.num_evaluated, s.num_missed, s.num_outside, s.num_missing) == (5, 1, 2, 2)
+    assert s.num_evaluated + s.num_outside + s.num_missing == 9
+    assert s.landmark_outside == (1, 0, 1)
+    assert "2 outside the field of view and not scored, 2 without truth" in str(s)
+    plain = summarize_radial_errors(TABLE)
+    assert (plain.num_outside, plain.landmark_outside) == (0, (0, 0, 0))
+    assert "outside" not in str(plain)
+    assert (plain.mean, plain.std, plain.image_errors) == (s.mean, s.std, s.image_errors)
+
+
+def test_a_landmark_is_scored_or_left_out() -> None:
+    with pytest.raises(LandmarkError, match="has an error in the table"):
+        summarize_radial_errors(TABLE, outside=[[True, False, False]] * 3)
+    with pytest.raises(LandmarkError, match=r"shape \(3, 3\), got \(1, 3\)"):
+        summarize_radial_errors(TABLE, outside=[[False] * 3])

@@ -301,3 +301,108 @@ def test_compare_refuses_what_cannot_be_compared() -> None:
         compare([mean, other])
     with pytest.raises(LandmarkError, match="nothing to compare"):
         compare([])
+
+
+# --- landmarks outside the image ------------------------------------------------------------------------------------
+
+
+def film(status: list[str], names: tuple[str, ...] = NAMES) -> Landmarks:
+    return Landmarks([[0, 0], [10, 0], [20, 0]], names, status)
+
+
+def outside_example(method: str = "") -> EvaluationResult:
+    """Two cases: apex outside in the first; in the second base missing and tip, inside, not predicted."""
+    second = Landmarks([[0, 0], [NAN, NAN], [20, 0]], NAMES, ["defined", "missing", "defined"])
+    truth = {"a": film(["defined", "defined", "outside"]), "b": second}
+    found = {"a": np.array([[0, 1], [10, 3], [0, 0]]), "b": np.array([[NAN, NAN], [1, 1], [20, 2]])}
+    return evaluate(found, truth, "native/mm/inside", method=method)
+
+
+def test_published_protocols_score_landmarks_outside() -> None:
+    """Only the one that says so in its name leaves them out, and it differs from native/mm in nothing else."""
+    assert [name for name in list_protocols() if get_protocol(name).outside != "score"] == ["native/mm/inside"]
+    differences = NATIVE_MM.differences(get_protocol("native/mm/inside"))
+    assert [text.split(":")[0] for text in differences] == ["outside", "exclusions"]
+    truth = {"a": film(["defined", "defined", "outside"])}
+    result = evaluate({"a": np.zeros((3, 2))}, truth, "native/mm")
+    assert result.errors.tolist() == [[0, 10, 20]]
+    assert result.summary.num_outside == 0
+    with pytest.raises(ValueError, match="leave_out"):
+        Protocol(name="x", dataset="x", outside="drop")
+
+
+def test_landmarks_outside_are_left_out_and_counted() -> None:
+    result = outside_example()
+    np.testing.assert_array_equal(result.errors, [[1, 3, NAN], [INF, NAN, 2]])
+    assert result.outside.tolist() == [[False, False, True], [False] * 3]
+    s = result.summary
+    assert (s.num_evaluated, s.num_missed, s.num_outside, s.num_missing) == (4, 1, 1, 1)
+    assert s.mean == 2.0
+    assert result.detection[2.0] == 50.0  # 1 and 2 of 1, 3, 2 and a miss
+    assert not result.outside.flags.writeable
+
+
+def test_what_was_left_out_is_reported_everywhere(tmp_path: Path) -> None:
+    result = outside_example("mine")
+    sentence = "1 of 5 landmarks lie outside the field of view: not scored"
+    assert sentence in result.coverage
+    assert sentence in compare([result])
+    paths = result.save(tmp_path)
+    content = json.loads(paths[0].read_text())
+    assert content["num_outside"] == 1
+    assert content["outside"] == {"a": ["apex"]}
+    assert content["radial_error_mm"]["landmark_outside"] == [0, 0, 1]
+    assert content["protocol"]["outside"] == "leave_out"
+    assert [row[-1] for row in csv.reader(paths[1].open())] == ["mean", "2", "2"]
+    assert [row["outside"] for row in csv.DictReader(paths[2].open())] == ["0", "0", "1"]
+    text = paths[3].read_text()
+    assert sentence in text
+    assert text.splitlines()[-1].split()[-3:] == ["1", "0", "1"]  # apex: evaluated, missed, outside
+    plain = example().table()
+    assert "outside" not in plain
+
+
+def test_landmarks_outside_are_matched_by_name() -> None:
+    truth = {"a": film(["outside", "defined", "defined"]), "b": film(["defined", "defined", "outside"], NAMES[::-1])}
+    result = evaluate({case: np.zeros((3, 2)) for case in truth}, truth, "native/mm/inside")
+    assert result.names == NAMES
+    assert result.outside.tolist() == [[True, False, False]] * 2
+
+
+def test_the_whole_way_from_an_image() -> None:
+    truth = {"a": film(["defined"] * 3).seen_in(np.eye(3), (15, 5))}
+    result = evaluate({"a": np.zeros((3, 2))}, truth, "native/mm/inside")
+    assert result.errors.tolist()[0][:2] == [0, 10]
+    assert result.summary.num_outside == 1
+
+
+def test_arrays_cannot_say_what_is_outside() -> None:
+    points = {"a": np.zeros((3, 2))}
+    with pytest.raises(LandmarkError, match=r"truth of 1 cases is an array.*seen_in"):
+        evaluate(points, points, "native/mm/inside")
+
+
+def test_numbers_and_protocol_must_agree_on_what_is_left_out() -> None:
+    errors, names = [[1.0, NAN]], ["tip", "base"]
+    left_out = [[False, True]]
+    inside = get_protocol("native/mm/inside")
+    assert EvaluationResult.from_errors(errors, ["a"], inside, names, outside=left_out).summary.num_outside == 1
+    with pytest.raises(LandmarkError, match=r"1 landmarks outside the image were left out.*'native/mm' scores"):
+        EvaluationResult.from_errors(errors, ["a"], NATIVE_MM, names, outside=left_out)
+    with pytest.raises(LandmarkError, match="nobody says which"):
+        EvaluationResult.from_errors(errors, ["a"], inside, names)
+    with pytest.raises(LandmarkError, match="has an error in the table"):
+        EvaluationResult.from_errors([[1.0, 2.0]], ["a"], inside, names, outside=left_out)
+    assert EvaluationResult.from_errors(errors, ["a"], NATIVE_MM, names, outside=[[False] * 2]).summary.num_missing == 1
+
+
+def test_methods_that_left_out_other_landmarks_cannot_be_compared() -> None:
+    inside = get_protocol("native/mm/inside")
+    two = [
+        EvaluationResult.from_errors(
+            [[NAN if out else 1.0 for out in row]], ["a"], inside, ["tip", "base"], outside=[row]
+        )
+        for row in ([False, True], [True, False])
+    ]
+    with pytest.raises(LandmarkError, match="left out as outside the field of view: not the same"):
+        compare(two)

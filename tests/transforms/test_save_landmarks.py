@@ -21,7 +21,7 @@ import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 
 from monai_landmarks.data import read_landmarks
-from monai_landmarks.geometry import LandmarkError
+from monai_landmarks.geometry import LandmarkError, mark_deformed
 from monai_landmarks.transforms import SaveLandmarks, SaveLandmarksd
 from monai_landmarks.transforms.save import case_of
 
@@ -164,3 +164,54 @@ NAMES_OF_FILES: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("file", "case"), NAMES_OF_FILES)
 def test_case_of(file, case):
     assert case_of(image(file))[0] == case
+
+
+# --- landmarks outside the image ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".mrk.json", ".fcsv", ".csv", ".tsv"])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_landmark_outside_the_image_keeps_its_place_and_is_said_to_be_outside(tmp_path, ending, dims):
+    points = torch.tensor([[1.0] * dims, [9.0] * dims, [NAN] * dims])
+    save = SaveLandmarksd("p", tmp_path, ["a", "b", "c"], refer_keys="image", format=ending, status="preview")
+    save({"p": points, "image": image("/data/ct.nii.gz", dims)})
+    back = read_landmarks(tmp_path / f"ct{ending}", spatial_dims=dims)
+    assert back.status == ("preview", "outside", "missing")
+    np.testing.assert_allclose(back.points, points)
+
+
+def test_what_counts_is_the_file_of_the_image(tmp_path):
+    """A film of 40 mm of which the network saw the first 4."""
+    meta = {"filename_or_obj": "f.png", "spatial_shape": [40, 40], "original_affine": np.eye(3)}
+    seen = MetaTensor(torch.zeros(1, 4, 4), affine=torch.eye(3), meta=meta)
+    save = SaveLandmarksd("p", tmp_path, NAMES, refer_keys="image", format=".csv")
+    save({"p": torch.tensor([[9.0, 9.0], [41.0, 0.0]]), "image": seen})
+    assert read_landmarks(tmp_path / "f.csv").status == ("defined", "outside")
+
+
+def test_the_state_in_the_item_rules_over_the_image(tmp_path):
+    item = {"p": POINTS_2D, "image": image("a.png", 2), "case": "7", "state": torch.tensor([1, 0], dtype=torch.uint8)}
+    save = SaveLandmarksd("p", tmp_path, NAMES, "image", state_keys="state", format=".csv")
+    save(item)
+    assert read_landmarks(tmp_path / "a.csv").status == ("outside", "missing")
+    with pytest.raises(LandmarkError, match="disagree on which landmarks are missing"):
+        save({**item, "state": torch.tensor([1, 1])})
+    with pytest.raises(LandmarkError, match="state_keys names 'state'"):
+        save({"p": POINTS_2D, "image": image("a.png", 2)})
+
+
+def test_without_an_image_nobody_knows(tmp_path):
+    far = POINTS_2D + 1000
+    SaveLandmarksd("p", tmp_path, NAMES, case_key="case", format=".csv")({"p": far, "case": "7"})
+    plain = SaveLandmarksd("p", tmp_path, NAMES, "image", case_key="case", format=".csv")
+    plain({"p": far, "case": "8", "image": torch.zeros(1, 4, 4)})
+    for case in "78":
+        assert read_landmarks(tmp_path / f"{case}.csv").status == ("defined", "missing")
+
+
+def test_millimetres_of_a_deformed_image_are_not_written(tmp_path):
+    deformed = image("a.png", 2)
+    mark_deformed(deformed, ["p"])
+    with pytest.raises(LandmarkError, match="deformed elastically"):
+        SaveLandmarksd("p", tmp_path, NAMES, "image")({"p": POINTS_2D, "image": deformed})
+    assert not list(tmp_path.iterdir())

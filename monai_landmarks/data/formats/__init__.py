@@ -22,6 +22,11 @@
 | ``labelme`` | ``.json`` | pixels from the image's corner | yes | yes | yes |
 | ``isbi`` | ``.txt`` | pixels of 0.1 mm | no | NaN only | no |
 
+The status "outside" (a known place that is not in the image) is kept by every format with a status: in words, with
+``v`` = 1 in COCO files, and in the description of the Slicer formats, which have no word for it. Formats with "NaN only"
+keep the coordinates of such a landmark and not that it is outside: it is read as defined. The word says what was so when
+the file was written; `Landmarks.seen_in` looks anew, after points were moved and for files without a status.
+
 All are read and written. The conversion to the package's world (RAS+ millimetres in 3D, the film plane in 2D) happens
 here, once, and nobody after it asks again.
 """

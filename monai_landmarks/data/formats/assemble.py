@@ -20,7 +20,7 @@ import numpy as np
 
 from monai_landmarks.geometry import LandmarkError
 
-from ..landmarks import Landmarks, did_you_mean, quoted
+from ..landmarks import WITH_POSITION, Landmarks, did_you_mean, quoted
 from .common import MILLIMETRES, FileLandmarks, Frame, ReadRequest, choose_space
 
 ORDERS = ("xy", "ij")
@@ -153,6 +153,6 @@ def _there(points: np.ndarray) -> list[bool]:
 
 
 def _agreeing_status(word: str | None, there: bool) -> str:
-    if word is None or ((word in ("defined", "preview")) and not there):
+    if word is None or (word in WITH_POSITION and not there):
         return "defined" if there else "missing"
     return word

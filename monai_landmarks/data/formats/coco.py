@@ -12,7 +12,9 @@
 
 ``keypoints`` is the flat list ``[x1, y1, v1, x2, y2, v2, ...]`` in pixels of the image, (x, y) = (column, row), the
 centre of the first pixel being 0. ``v`` = 0 means not labelled, whatever x and y are (usually 0, 0); 1 is labelled and
-hidden, 2 labelled and visible: both are positions.
+not visible, 2 labelled and visible: both are positions. A landmark outside the image is written with 1. As 1 is also a
+keypoint hidden behind something, only the word in ``keypoint_status`` makes it outside when read; `Landmarks.seen_in`
+tells it of files without these words.
 """
 
 from __future__ import annotations
@@ -94,7 +96,8 @@ def _cases(request: ReadRequest, category: str | int | None) -> tuple[dict[str, 
 def write(request: WriteRequest, *, image_file: str = "", image_id: int = 1, category: str = "landmarks") -> None:
     """Write a file with one image and one annotation.
 
-    Status and confidence go into the annotation's extra lists ``keypoint_status`` and ``keypoint_scores``.
+    A landmark outside the image has ``v`` = 1. The words for the status and the confidence go into the annotation's extra
+    lists ``keypoint_status`` and ``keypoint_scores``.
 
     Args:
         request: 2D landmarks; ``spatial_shape`` (width, height), if given, goes into the image's entry.
@@ -106,8 +109,9 @@ def write(request: WriteRequest, *, image_file: str = "", image_id: int = 1, cat
     if marks.spatial_dims != 2:
         raise LandmarkError("COCO keypoints are 2D; write 3D landmarks as .mrk.json.")
     flat: list[float] = []
-    for point in request.points:
-        flat += [0.0, 0.0, 0] if np.isnan(point).any() else [float(point[0]), float(point[1]), 2]
+    for point, status in zip(request.points, marks.status, strict=True):
+        seen = 1 if status == "outside" else 2
+        flat += [0.0, 0.0, 0] if np.isnan(point).any() else [float(point[0]), float(point[1]), seen]
     image: dict[str, Any] = {"id": image_id, "file_name": image_file}
     if request.spatial_shape is not None:
         image["width"], image["height"] = (int(size) for size in request.spatial_shape)

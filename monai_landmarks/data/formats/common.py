@@ -32,6 +32,7 @@ MILLIMETRES = {"mm": 1.0, "um": 1e-3, "cm": 10.0, "m": 1000.0}
 MISSING_TOKENS = frozenset({"", "nan", "na", "n/a", "none", "null"})
 
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_OUTSIDE = re.compile(r"\bfield_of_view=outside\b", re.ASCII)
 _CONFIDENCE = re.compile(r"\bconfidence=(nan|[+-]?[0-9.]+(?:[eE][+-]?\d+)?)", re.ASCII)
 
 
@@ -296,13 +297,23 @@ def sequence_of(value: Any, what: str) -> Sequence[Any]:
     return value
 
 
-def confidence_text(confidence: np.ndarray | None, index: int) -> str:
-    """Return the text that carries a confidence in a free description field: ``confidence=0.93``."""
-    return "" if confidence is None else f"confidence={float(confidence[index])!r}"
+def description_text(marks: Landmarks, index: int) -> str:
+    """Return the text that carries in a free description field what Slicer has no field for.
+
+    ``confidence=0.93``, ``field_of_view=outside``, or both.
+    """
+    parts = [] if marks.confidence is None else [f"confidence={float(marks.confidence[index])!r}"]
+    parts += ["field_of_view=outside"] if marks.status[index] == "outside" else []
+    return " ".join(parts)
+
+
+def outside_in(description: str) -> bool:
+    """Tell whether a description says that its landmark lies outside the image, as `description_text` writes it."""
+    return _OUTSIDE.search(description) is not None
 
 
 def confidence_in(descriptions: Sequence[str]) -> list[float] | None:
-    """Find confidences in descriptions, as `confidence_text` writes them; None where there is none."""
+    """Find confidences in descriptions, as `description_text` writes them; None where there is none."""
     found = [_CONFIDENCE.search(text) for text in descriptions]
     return [float(match[1]) if match else float("nan") for match in found] if any(found) else None
 

@@ -34,7 +34,8 @@ from .common import (
     ReadRequest,
     WriteRequest,
     confidence_in,
-    confidence_text,
+    description_text,
+    outside_in,
     parse_number,
     read_text,
 )
@@ -78,7 +79,8 @@ def read(request: ReadRequest, *, names_from: str = "label") -> FileLandmarks:
         points.append([parse_number(row[axis], f"line {number}, column {axis!r},") for axis in "xyz"])
         labels.append(row.get("label", "").strip())
         descriptions.append(row.get("desc", "").strip())
-        status.append(_status(cells[len(columns) :], row, number))
+        word = _status(cells[len(columns) :], row, number)
+        status.append("outside" if word in (None, "defined") and outside_in(descriptions[-1]) else word)
     if not points:
         raise LandmarkError("the list holds no points.")
     texts, others = (labels, descriptions) if names_from == "label" else (descriptions, labels)
@@ -95,7 +97,8 @@ def read(request: ReadRequest, *, names_from: str = "label") -> FileLandmarks:
 def write(request: WriteRequest) -> None:
     """Write a list as Slicer 5 does, with the status column; missing positions are ``nan``.
 
-    A confidence goes into the description as ``confidence=0.93`` and is found there again by `read`.
+    A confidence goes into the description as ``confidence=0.93``, the status "outside" as ``field_of_view=outside``
+    beside the code for defined; `read` finds both there again.
     """
     marks = request.landmarks
     text = io.StringIO()
@@ -105,8 +108,8 @@ def write(request: WriteRequest) -> None:
     writer = csv.writer(text, lineterminator="\n")
     for index, (name, status) in enumerate(zip(marks.names, marks.status, strict=True)):
         xyz = [repr(float(value)) for value in request.points[index]]
-        confidence = confidence_text(marks.confidence, index)
-        writer.writerow([index + 1, *xyz, 0, 0, 0, 1, 1, 1, 0, name, confidence, "", _CODE_OF_STATUS[status], 0])
+        code = _CODE_OF_STATUS["defined" if status == "outside" else status]
+        writer.writerow([index + 1, *xyz, 0, 0, 0, 1, 1, 1, 0, name, description_text(marks, index), "", code, 0])
     request.path.write_text(text.getvalue(), encoding="utf-8")
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from monai_landmarks.geometry import LandmarkError
 
-from ..landmarks import quoted
+from ..landmarks import WITH_POSITION, quoted
 from .common import (
     FileLandmarks,
     ReadRequest,
@@ -118,9 +118,7 @@ def _with_extra(content: Any, names: list[str], points: list[list[float]]) -> Fi
         raise LandmarkError("the file has no point shapes.")
     position = dict(zip(names, points, strict=True))
     words = dict(zip(known, _listed(extra, "status"), strict=False))
-    status = [
-        w if (n in position) == (w in ("defined", "preview")) else None for n, w in ((n, words.get(n)) for n in order)
-    ]
+    status = [w if (n in position) == (w in WITH_POSITION) else None for n, w in ((n, words.get(n)) for n in order)]
     scores = dict(zip(known, _listed(extra, "confidence"), strict=False))
     return FileLandmarks(
         points=np.array([position.get(name, [np.nan, np.nan]) for name in order], dtype=np.float64),

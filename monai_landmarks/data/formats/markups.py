@@ -13,6 +13,9 @@
 Positions are millimetres in the ``coordinateSystem`` that the file names, LPS where it names none. ``positionStatus``
 rules over ``position``: a point that is ``undefined`` or ``missing`` has no position, whatever numbers stand there
 (older programs put zeros), and one without numbers is undefined, as in Slicer.
+
+Slicer has no status for a landmark outside the image. It is written as defined, with ``field_of_view=outside`` in the
+description, which Slicer shows and keeps, also when the point is moved: `Landmarks.seen_in` looks anew.
 """
 
 from __future__ import annotations
@@ -24,19 +27,20 @@ import numpy as np
 
 from monai_landmarks.geometry import LandmarkError
 
-from ..landmarks import STATUSES, did_you_mean, quoted
+from ..landmarks import did_you_mean, quoted
 from .common import (
     MILLIMETRES,
     FileLandmarks,
     ReadRequest,
     WriteRequest,
     confidence_in,
-    confidence_text,
+    description_text,
     dump_json,
     load_json,
     mapping_of,
     number_of,
     objects_of,
+    outside_in,
 )
 
 SCHEMA = (
@@ -45,6 +49,7 @@ SCHEMA = (
 )
 COORDINATE_SYSTEMS = {"RAS": "RAS", "LPS": "LPS", "0": "RAS", "1": "LPS"}
 NAME_SOURCES = ("label", "description")
+POSITION_STATUSES = ("defined", "missing", "preview", "undefined")
 
 
 def read(request: ReadRequest, *, node: int | str | None = None, names_from: str = "label") -> FileLandmarks:
@@ -74,7 +79,7 @@ def read(request: ReadRequest, *, node: int | str | None = None, names_from: str
             descriptions.append(str(point.get("description") or "").strip())
             position, word = _position(point, f"control point {place} ({labels[-1]!r})")
             points.append(position * scale)
-            status.append(word)
+            status.append("outside" if word == "defined" and outside_in(descriptions[-1]) else word)
     if not points:
         raise LandmarkError("the markups hold no control points.")
     texts = labels if names_from == "label" else descriptions
@@ -91,7 +96,8 @@ def read(request: ReadRequest, *, node: int | str | None = None, names_from: str
 def write(request: WriteRequest, *, node_name: str | None = None, locked: bool = False) -> None:
     """Write one point list; missing landmarks are control points without ``position``.
 
-    A confidence goes into the description as ``confidence=0.93`` and is found there again by `read`.
+    A confidence goes into the description as ``confidence=0.93``, the status "outside" as ``field_of_view=outside``;
+    `read` finds both there again.
 
     Args:
         request: the landmarks.
@@ -107,13 +113,13 @@ def write(request: WriteRequest, *, node_name: str | None = None, locked: bool =
         control: dict[str, Any] = {
             "id": str(index + 1),
             "label": name,
-            "description": confidence_text(marks.confidence, index),
+            "description": description_text(marks, index),
             "associatedNodeID": "",
             "orientation": orientation,
             "selected": True,
             "locked": locked,
             "visibility": True,
-            "positionStatus": status,
+            "positionStatus": "defined" if status == "outside" else status,
         }
         if not np.isnan(request.points[index]).any():
             control["position"] = [float(v) for v in request.points[index]]
@@ -172,9 +178,10 @@ def _unit(item: Mapping[str, Any]) -> float:
 def _position(point: Mapping[str, Any], where: str) -> tuple[np.ndarray, str]:
     """Return the position, NaN where there is none, and the status that agrees with it."""
     status = str(point.get("positionStatus", "defined")).strip().lower()
-    if status not in STATUSES:
+    if status not in POSITION_STATUSES:
         raise LandmarkError(
-            f"{where} has positionStatus {status!r}{did_you_mean(status, STATUSES)}; possible are {quoted(STATUSES)}."
+            f"{where} has positionStatus {status!r}{did_you_mean(status, POSITION_STATUSES)}; possible are "
+            f"{quoted(POSITION_STATUSES)}."
         )
     raw = point.get("position")
     if raw in (None, "", []):

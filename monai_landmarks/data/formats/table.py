@@ -18,7 +18,8 @@ Without a heading: ``case, x1, y1, x2, y2, ...`` (wide), or ``name, x, y[, z]`` 
 The axes' letters say what the numbers are: ``r, a, s`` and ``l, p, s`` are millimetres in that system; ``i, j, k`` are
 voxel indices along the image tensor's axes; ``x, y, z`` says nothing and is taken for the package's world (RAS
 millimetres in 3D, the film plane in 2D) unless ``space`` says else. A row whose ``status`` is missing or undefined, or
-whose ``defined`` is 0, has no position, whatever numbers stand there.
+whose ``defined`` is 0, has no position, whatever numbers stand there. A ``description`` is searched for what the Slicer
+formats keep there.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from monai.utils import look_up_option
 from monai_landmarks.geometry import LandmarkError
 
 from ..landmarks import quoted
-from .common import NUMBER, FileLandmarks, ReadRequest, WriteRequest, confidence_in, parse_number
+from .common import NUMBER, FileLandmarks, ReadRequest, WriteRequest, confidence_in, outside_in, parse_number
 from .select import select_case
 from .table_layout import Rows, Table, TableOptions, understand
 
@@ -176,7 +177,8 @@ def _landmarks(table: Table, rows: Rows) -> FileLandmarks:
         points.append([_number(table, number, cells, place) for place in columns.axes])
         word = cells[columns.status].strip().casefold() if columns.status is not None else ""
         hidden = columns.defined is not None and cells[columns.defined].strip().casefold() in ("0", "false")
-        status.append(word or ("undefined" if hidden else None))
+        noted = columns.description is not None and outside_in(cells[columns.description])
+        status.append(word or ("undefined" if hidden else "outside" if noted else None))
         if columns.confidence is not None:
             scores.append(_number(table, number, cells, columns.confidence))
     confidence: list[float] | None = scores or None

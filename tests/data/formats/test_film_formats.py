@@ -193,3 +193,20 @@ def test_isbi_written_as_whole_pixels(tmp_path: Path) -> None:
     file = tmp_path / "001.txt"
     write_landmarks(Landmarks([[0.5, 2.0], [NAN, NAN]], ["a", "b"]), file)
     assert file.read_text() == "5,20\nnan,nan\n"
+
+
+def test_coco_says_outside_by_its_visibility_and_reads_it_by_its_word(tmp_path: Path) -> None:
+    """v = 1 is labelled and not visible; without our word it may be a keypoint hidden behind another, which has a place."""
+    file = tmp_path / "film.json"
+    marks = Landmarks([[3.0, 4.0], [-9.0, 4.0], [np.nan] * 2], ["a", "b", "c"], ["defined", "outside", "missing"])
+    write_landmarks(marks, file, format="coco", pixel_size=1)
+    content = json.loads(file.read_text())
+    (annotation,) = content["annotations"]
+    assert annotation["keypoints"][2::3] == [2, 1, 0]
+    assert annotation["num_keypoints"] == 2
+    assert read_landmarks(file, pixel_size=1) == marks
+    del annotation["keypoint_status"]
+    file.write_text(json.dumps(content))
+    foreign = read_landmarks(file, pixel_size=1)
+    assert foreign.status == ("defined", "defined", "missing")
+    np.testing.assert_array_equal(foreign.points, marks.points)

@@ -245,3 +245,26 @@ def test_numbers_only_in_spaces_that_the_file_can_name(tmp_path: Path) -> None:
     with pytest.raises(LandmarkError, match="cannot say that its numbers are 'voxel'"):
         write_landmarks(Landmarks([[1.0, 2, 3]], ["a"]), tmp_path / "a.mrk.json", space="voxel", affine=np.eye(4))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_slicer_has_no_status_for_outside_so_the_description_says_it(tmp_path: Path) -> None:
+    file = tmp_path / "out.mrk.json"
+    marks = Landmarks([[1.0, 2, 3], [4.0, 5, 6]], ["a", "b"], ["outside", "defined"], [0.5, 0.25])
+    write_landmarks(marks, file)
+    first, second = json.loads(file.read_text())["markups"][0]["controlPoints"]
+    assert (first["positionStatus"], first["position"]) == ("defined", [-1.0, -2.0, 3.0])
+    assert first["description"] == "confidence=0.5 field_of_view=outside"
+    assert second["description"] == "confidence=0.25"
+    assert read_landmarks(file) == marks
+
+
+def test_slicers_own_statuses_rule_over_the_description(tmp_path: Path) -> None:
+    """A point that somebody took back in Slicer is missing whatever its description says; and outside is no status."""
+    said = {"position": [1, 2, 3], "description": "field_of_view=outside"}
+    points = [
+        {"label": word, "positionStatus": word, **said} for word in ("missing", "undefined", "preview", "defined")
+    ]
+    marks = read_landmarks(markups(tmp_path, *points))
+    assert marks.status == ("missing", "undefined", "preview", "outside")
+    with pytest.raises(LandmarkError, match="positionStatus 'outside'"):
+        read_landmarks(markups(tmp_path, {"label": "a", "positionStatus": "outside", "position": [1, 2, 3]}))

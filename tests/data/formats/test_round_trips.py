@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from monai_landmarks.data import Landmarks, read_landmarks, write_landmarks
 from monai_landmarks.data.formats.verse import VERTEBRA_NAMES
+from monai_landmarks.data.landmarks import WITH_POSITION
 
 OBLIQUE = np.array([[0.0, -1.5, 0.0, 140.0], [0.9, 0.0, 0.1, -20.0], [0.0, 0.1, 2.0, 300.0], [0.0, 0.0, 0.0, 1.0]])
 FILM_AFFINE = np.array([[0.2, 0.0, 0.05], [0.0, 0.2, 0.05], [0.0, 0.0, 1.0]])
@@ -46,6 +47,7 @@ awkward = st.sampled_from(
         "a_x",
         "a b",
         "confidence=3",
+        "field_of_view=outside",
         "A",
     ]
 )
@@ -61,11 +63,11 @@ def landmarks(draw: st.DrawFn, dims: tuple[int, ...] = (2, 3), names: Any = None
         st.lists(st.one_of(awkward, anything) if names is None else names, min_size=1, max_size=6, unique=True)
     )
     coordinate = st.floats(-1e4, 1e4, allow_nan=False)
-    words = st.sampled_from(["defined", "preview", "missing", "undefined"] if full else ["defined", "missing"])
+    words = st.sampled_from(
+        ["defined", "preview", "outside", "missing", "undefined"] if full else ["defined", "missing"]
+    )
     status = [draw(words) for _ in chosen]
-    points = [
-        draw(st.tuples(*[coordinate] * d)) if word in ("defined", "preview") else (np.nan,) * d for word in status
-    ]
+    points = [draw(st.tuples(*[coordinate] * d)) if word in WITH_POSITION else (np.nan,) * d for word in status]
     score = st.one_of(st.just(float("nan")), st.floats(-10, 10))
     confidence = [draw(score) for _ in chosen] if full and draw(st.booleans()) else None
     return Landmarks(points, chosen, status, confidence)
@@ -148,3 +150,46 @@ def test_film_annotation_formats(kind: str, options: dict[str, Any], marks: Land
 @given(marks=landmarks(dims=(2,), full=False))
 def test_isbi(marks: Landmarks) -> None:
     assert_same(there_and_back(marks, "001.txt", {}, {"names": marks.names}), marks)
+
+
+OUTSIDE_2D = Landmarks([[3.0, 4.0], [30.0, -4.0], [np.nan] * 2], ["a", "b", "c"], ["preview", "outside", "missing"])
+OUTSIDE_3D = Landmarks(
+    [[3.0, 4.0, 5.0], [30.0, -4.0, 5.0], [np.nan] * 3], ["C1", "C2", "C3"], ["preview", "outside", "missing"]
+)
+
+
+@pytest.mark.parametrize(
+    ("file_name", "options"),
+    [
+        ("a.mrk.json", {}),
+        ("a.fcsv", {}),
+        ("a.csv", {}),
+        ("a.tsv", {"layout": "wide"}),
+        ("a.json", {"format": "verse", "affine": OBLIQUE}),
+        ("a.json", {"format": "coco", "affine": FILM_AFFINE}),
+        ("a.json", {"format": "labelme", "affine": FILM_AFFINE}),
+    ],
+)
+@pytest.mark.parametrize("confidence", [None, [0.5, 0.25, np.nan]])
+def test_a_landmark_outside_stays_outside(file_name, options, confidence) -> None:
+    marks = (OUTSIDE_2D if options.get("format") in ("coco", "labelme") else OUTSIDE_3D).replace(confidence=confidence)
+    read = {key: value for key, value in options.items() if key == "affine"}
+    assert_same(there_and_back(marks, file_name, options, read), marks)
+
+
+@pytest.mark.parametrize(
+    ("file_name", "marks", "options"),
+    [
+        ("a.npy", OUTSIDE_2D, {}),
+        ("a.npy", OUTSIDE_3D, {}),
+        ("a.lml", OUTSIDE_3D, {"affine": OBLIQUE}),
+        ("a.txt", OUTSIDE_2D, {}),
+    ],
+)
+def test_formats_without_a_status_keep_the_place_of_a_landmark_outside(file_name, marks, options) -> None:
+    """It is read as defined, and seen_in() tells it again."""
+    got = there_and_back(marks, file_name, options, {**options, "names": marks.names})
+    np.testing.assert_allclose(got.points, marks.points, atol=1e-9)
+    assert got.status == ("defined", "defined", "missing")
+    dims = marks.spatial_dims
+    assert got.seen_in(np.eye(dims + 1), (20,) * dims).status == ("defined", "outside", "missing")

@@ -237,3 +237,14 @@ def test_latin_1_from_old_programs(tmp_path: Path) -> None:
     file = tmp_path / "old.csv"
     file.write_bytes("name,x,y\nsella médiane,1,2\n".encode("latin-1"))
     assert read_landmarks(file).names == ("sella médiane",)
+
+
+def test_a_table_exported_by_slicer_keeps_what_the_description_says(tmp_path: Path) -> None:
+    file = tmp_path / "slicer.csv"
+    file.write_text(
+        "label,l,p,s,defined,selected,visible,locked,description\n"
+        "a,1,2,3,1,1,1,0,confidence=0.5 field_of_view=outside\nb,1,2,4,1,1,1,0,\nc,0,0,0,0,1,1,0,field_of_view=outside\n"
+    )
+    marks = read_landmarks(file)
+    assert marks.status == ("outside", "defined", "undefined")
+    assert marks.points[0].tolist() == [-1.0, -2.0, 3.0]
