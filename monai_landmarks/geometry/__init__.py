@@ -28,7 +28,7 @@ from .deformation import check_not_deformed, deformed_with, mark_deformed
 from .field_of_view import FieldOfView, check_state, field_of_view, report_outside
 from .points import LandmarkError, check_points, explain_points, inside, plain_tensor, present
 from .resample import resample, smooth
-from .sampled_map import invert_sampled_map
+from .sampled_map import invert_sampled_map, shown_in_folds
 from .spatial_map import SpatialMap
 from .windows import LandmarkCrops, crops_around_points
 
@@ -59,6 +59,7 @@ __all__ = [
     "present",
     "report_outside",
     "resample",
+    "shown_in_folds",
     "smooth",
     "voxel_sizes",
     "world_from_space",

@@ -86,6 +86,7 @@ from .spatial_augmentation_dictionary import (
     SpatialLandmarksd,
     SpatialLandmarksDict,
 )
+from .with_landmarks import WithLandmarks, WithLandmarksD, WithLandmarksd, WithLandmarksDict
 
 __all__ = [
     "CLAHE",
@@ -162,6 +163,10 @@ __all__ = [
     "SpatialLandmarksD",
     "SpatialLandmarksDict",
     "SpatialLandmarksd",
+    "WithLandmarks",
+    "WithLandmarksD",
+    "WithLandmarksDict",
+    "WithLandmarksd",
     "batched_augmentation",
     "match_histogram",
     "otsu_outline",

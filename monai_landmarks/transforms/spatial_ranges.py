@@ -27,6 +27,16 @@ __all__ = ["DrawnMaps", "SpatialRanges"]
 #: How often a deformation that folds is drawn again.
 MOST_DRAWS = 50
 SMALLEST_SCALE = 0.95
+RANGES = (
+    "rotate_range",
+    "scale_range",
+    "axis_scale_range",
+    "shear_range",
+    "translate_range",
+    "translate_range_mm",
+    "elastic_range",
+    "elastic_range_mm",
+)
 
 Range = float | Sequence[Any]
 
@@ -105,10 +115,11 @@ class SpatialRanges:
         for name in ("translate_range", "elastic_range"):
             if np.any(getattr(self, name)) and np.any(getattr(self, f"{name}_mm")):
                 raise LandmarkError(f"give `{name}` (voxels of the output) or `{name}_mm`, not both.")
-        for name in ("scale_range", "axis_scale_range"):
+        for name in RANGES:
             value = getattr(self, name)
             count = 1 if name == "scale_range" or isinstance(value, (int, float)) else len(value)
-            if bounds(value, count, name)[:, 0].min() < -SMALLEST_SCALE:
+            lowest = bounds(value, count, name)[:, 0].min()
+            if name.endswith("scale_range") and lowest < -SMALLEST_SCALE:
                 raise LandmarkError(
                     f"`{name}` = {value!r} is added to 1: at -1 the image shrinks to nothing, below it folds over. The "
                     f"largest value is {SMALLEST_SCALE}."
@@ -162,7 +173,9 @@ class SpatialRanges:
         shift = shift + uniform([float(w) for w in wanted], dims, "random_crop") * room.clamp(min=0) / 2
         chance = np.broadcast_to(np.asarray(self.flip_prob, dtype=float), (dims,))
         flip = torch.as_tensor(random.uniform(size=(batch, dims)) < chance) & done
-        displacement = self._displacement(random, shape, pixdim, done) if self.elastic else None
+        displacement = None
+        if self.elastic and bool(done.any()):
+            displacement = self._displacement(random, shape, pixdim, done)
         maps = compose_map(input_shape, voxel_sizes, shape, pixdim, rotate, scale, shear, shift, flip, displacement)
         deformed = done[:, 0] & (displacement is not None)
         return DrawnMaps(maps, flip.sum(dim=1) % 2 == 1, pixdim, deformed)
