@@ -37,8 +37,9 @@ class PrepareLandmarkBatch(PrepareBatch):
         keep_meta: False gives the image as a plain tensor. Say so in training: nobody needs the meta data there, and
             MONAI's trainer cannot put those of a batch of films back after ``torch.compile``. Evaluation needs them to
             turn predictions into millimetres.
-        augment: for training: one or several callables ``(images, points) -> (images, points)`` for whole batches on the
-            device, one after the other; ``RandSpatialLandmarksd(...).batched()`` is one. The image is then a plain tensor.
+        augment: for training: one or several callables ``(images, points) -> (images, points)`` for whole batches, images
+            on the device and points where the loader left them, one after the other;
+            ``RandSpatialLandmarksd(...).batched()`` is one. The image is then a plain tensor.
 
     Raises:
         LandmarkError: if the batch is no dictionary or has no image.
@@ -72,8 +73,9 @@ class PrepareLandmarkBatch(PrepareBatch):
             raise LandmarkError(f"the batch has no image under {self.image_key!r}; it holds {keys}.")
         image = batchdata[self.image_key].to(device=device, non_blocking=non_blocking, **kwargs)
         points = batchdata.get(self.points_key)
-        if points is not None:
-            points = plain_tensor(points).to(device=device, dtype=torch.float32, non_blocking=non_blocking)
+        points = None if points is None else plain_tensor(points).to(dtype=torch.float32)
         for augment in self.augment:
             image, points = augment(image, points)
+        if points is not None:
+            points = points.to(device=device, non_blocking=non_blocking)
         return image if self.keep_meta else plain_tensor(image), points

@@ -17,7 +17,6 @@ information, because the affine of an image would mean something else on them.
 
 from __future__ import annotations
 
-from .batched_augmentation import BatchedSpatialAugmentation, batched_augmentation
 from .clahe import CLAHE, CLAHED, CLAHEd, CLAHEDict
 from .crop import CropAroundLandmarks, CropAroundLandmarksD, CropAroundLandmarksd, CropAroundLandmarksDict
 from .field_of_view import LandmarkFieldOfView, LandmarkFieldOfViewD, LandmarkFieldOfViewd, LandmarkFieldOfViewDict
@@ -74,17 +73,21 @@ from .spatial import (
     LandmarksWorldToImaged,
     LandmarksWorldToImageDict,
 )
-from .spatial_augmentation import FitToGrid, RandSpatialLandmarks, SpatialLandmarks
-from .spatial_augmentation_dictionary import (
+from .spatial_augmentation import (
+    BatchedSpatialAugmentation,
+    FitToGrid,
     FitToGridD,
     FitToGridd,
     FitToGridDict,
+    RandSpatialLandmarks,
     RandSpatialLandmarksD,
     RandSpatialLandmarksd,
     RandSpatialLandmarksDict,
+    SpatialLandmarks,
     SpatialLandmarksD,
     SpatialLandmarksd,
     SpatialLandmarksDict,
+    batched_augmentation,
 )
 from .with_landmarks import WithLandmarks, WithLandmarksD, WithLandmarksd, WithLandmarksDict
 

@@ -34,7 +34,7 @@ from where_shown import (
 )
 
 from monai_landmarks.geometry import LandmarkError, deformed_with
-from monai_landmarks.transforms.same_draw import leaves
+from monai_landmarks.transforms.with_landmarks.same_draw import leaves
 
 I = "image"  # noqa: E741
 LABELS = (("L", "R"), ("P", "A"), ("I", "S"))

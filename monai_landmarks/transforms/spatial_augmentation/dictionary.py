@@ -20,10 +20,10 @@ from monai.config import KeysCollection
 from monai.transforms import InvertibleTransform, MapTransform, Randomizable
 from monai.utils import TransformBackends, ensure_tuple, ensure_tuple_rep
 
-from ..geometry import LandmarkError
-from .batched_augmentation import BatchedSpatialAugmentation
-from .spatial_apply import frame_of
-from .spatial_augmentation import Pixdim, RandSpatialLandmarks, Size, SpatialLandmarks
+from ...geometry import LandmarkError
+from .apply import frame_of
+from .array import Pixdim, RandSpatialLandmarks, Size, SpatialLandmarks
+from .batched import BatchedSpatialAugmentation
 
 __all__ = [
     "FitToGridD",

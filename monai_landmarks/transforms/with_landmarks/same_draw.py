@@ -22,7 +22,7 @@ import torch
 from monai.transforms import Compose, MapTransform, Randomizable, Transform
 from monai.transforms.traits import LazyTrait
 
-from ..geometry import LandmarkError
+from ...geometry import LandmarkError
 
 __all__ = [
     "RandomState",

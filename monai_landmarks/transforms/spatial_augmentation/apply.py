@@ -21,7 +21,7 @@ import torch
 from monai.data import MetaTensor
 from monai.data.utils import to_affine_nd
 
-from ..geometry import (
+from ...geometry import (
     LandmarkError,
     SpatialMap,
     apply_affine,
@@ -33,7 +33,7 @@ from ..geometry import (
     smooth,
     voxel_sizes,
 )
-from .spatial import as_points
+from ..spatial import as_points
 
 __all__ = ["Frame", "carry_points", "frame_of", "read_image", "shrinkage"]
 

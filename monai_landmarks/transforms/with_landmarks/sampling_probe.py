@@ -26,7 +26,7 @@ import torch
 from monai.data import MetaTensor
 from monai.utils import look_up_option
 
-from ..geometry import LandmarkError, plain_tensor
+from ...geometry import LandmarkError, plain_tensor
 from .sampled_places import SampledPlaces
 
 __all__ = ["Sampling", "coordinate_ramps", "measure_sampling", "read_ramps"]

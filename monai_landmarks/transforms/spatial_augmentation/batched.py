@@ -20,9 +20,9 @@ from monai.data import MetaTensor
 from monai.transforms import Randomizable
 from monai.utils import get_seed
 
-from ..geometry import LandmarkError, affine_nd, check_points, plain_tensor, resample, smooth, voxel_sizes
-from .spatial_apply import antialiasing_width, shrinkage
-from .spatial_ranges import SpatialRanges
+from ...geometry import LandmarkError, affine_nd, check_points, plain_tensor, resample, smooth, voxel_sizes
+from .apply import antialiasing_width, shrinkage
+from .ranges import SpatialRanges
 
 __all__ = ["BatchedSpatialAugmentation", "batched_augmentation"]
 
@@ -60,8 +60,9 @@ class BatchedSpatialAugmentation(Randomizable):
     """Augment a batch of images and their voxel points on the device: :class:`RandSpatialLandmarks`, many at a time.
 
     The same function draws the maps: from the same random state, the first image of a batch of one gets the map that
-    :class:`RandSpatialLandmarks` would give it. Every image of a batch gets its own. The numbers of the maps are drawn on
-    the host (a few hundred bytes per image); sampling positions, images and points are computed on the device.
+    :class:`RandSpatialLandmarks` would give it. Every image of a batch gets its own. Sampling positions and images are
+    computed on the device. The maps' numbers are drawn on the host (a few hundred bytes per image) and the points, as few,
+    are carried there too: Newton's steps on a handful of points are launches without work for a GPU.
 
     Make it from the loader's transform, :meth:`RandSpatialLandmarks.batched`, and give it to
     :class:`monai_landmarks.engines.PrepareLandmarkBatch` as ``augment``.
@@ -125,11 +126,10 @@ class BatchedSpatialAugmentation(Randomizable):
         check_points(plain, dims)
         if plain.ndim != 3 or len(plain) != len(images):
             raise LandmarkError(f"points must be ({len(images)}, N, {dims}) for the batch, got {tuple(plain.shape)}.")
-        moved = drawn.maps.to(plain.device).to_output(plain)
+        moved = drawn.maps.to_output(plain.cpu())
         if self.exchange is not None:
-            mirrored = drawn.mirrored.to(plain.device).reshape(-1, 1, 1)
-            moved = torch.where(mirrored, moved[:, self.exchange.to(plain.device)], moved)
-        return result, moved
+            moved = torch.where(drawn.mirrored.reshape(-1, 1, 1), moved[:, self.exchange], moved)
+        return result, moved.to(plain.device)
 
     def randomize(self, data: Any = None) -> None:
         """Nothing is kept between calls: each draws its own maps."""

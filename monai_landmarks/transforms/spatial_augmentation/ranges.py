@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..geometry import LandmarkError, SpatialMap, largest_safe_displacement
-from .spatial_parameters import compose_map, number_of_rotations, number_of_shears, output_grid
+from ...geometry import LandmarkError, SpatialMap, largest_safe_displacement
+from .parameters import compose_map, number_of_rotations, number_of_shears, output_grid
 
 __all__ = ["DrawnMaps", "SpatialRanges"]
 

@@ -22,8 +22,8 @@ import torch
 from monai.data import MetaTensor
 from monai.data.utils import to_affine_nd
 
-from ..data import Landmarks
-from ..geometry import (
+from ...data import Landmarks
+from ...geometry import (
     LandmarkError,
     affine_nd,
     apply_affine,
@@ -34,9 +34,9 @@ from ..geometry import (
     plain_tensor,
     present,
 )
-from ..geometry.sampled_map import invert_sampled_map, shown_in_folds
+from ...geometry.sampled_map import invert_sampled_map, shown_in_folds
+from ..spatial import as_points
 from .sampling_probe import Sampling
-from .spatial import as_points
 
 __all__ = ["ItemBefore", "check_images", "follow", "told_affine"]
 

@@ -23,7 +23,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable, Transform
 from monai.utils import TransformBackends, ensure_tuple, look_up_option
 
-from ..geometry import LandmarkError
+from ...geometry import LandmarkError
 from .following import ItemBefore, check_images, follow, told_affine
 from .same_draw import (
     RandomState,

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..geometry import LandmarkError, SpatialMap
+from ...geometry import LandmarkError, SpatialMap
 
 __all__ = ["compose_map", "number_of_rotations", "number_of_shears", "output_grid"]
 

@@ -20,12 +20,12 @@ import torch
 from monai.transforms import Randomizable, Transform
 from monai.utils import TransformBackends, look_up_option
 
-from ..data.row_exchange import exchange_order
-from ..geometry import LandmarkError, mark_deformed
-from .batched_augmentation import BatchedSpatialAugmentation
-from .spatial_apply import Frame, carry_points, frame_of, read_image
-from .spatial_parameters import compose_map, number_of_rotations, output_grid
-from .spatial_ranges import DrawnMaps, Range, SpatialRanges
+from ...data.row_exchange import exchange_order
+from ...geometry import LandmarkError, mark_deformed
+from .apply import Frame, carry_points, frame_of, read_image
+from .batched import BatchedSpatialAugmentation
+from .parameters import compose_map, number_of_rotations, output_grid
+from .ranges import DrawnMaps, Range, SpatialRanges
 
 __all__ = ["FitToGrid", "RandSpatialLandmarks", "SpatialLandmarks"]
 
