@@ -62,6 +62,7 @@ from .intensity import (
     shift_scale_intensity,
 )
 from .io import LoadLandmarks, LoadLandmarksD, LoadLandmarksd, LoadLandmarksDict
+from .landmarks_follow import FollowReport, check_landmarks_follow
 from .save import SaveLandmarks, SaveLandmarksD, SaveLandmarksd, SaveLandmarksDict
 from .spatial import (
     LandmarksImageToWorld,
@@ -114,6 +115,7 @@ __all__ = [
     "FlipLandmarksD",
     "FlipLandmarksDict",
     "FlipLandmarksd",
+    "FollowReport",
     "GenerateLandmarkHeatmap",
     "GenerateLandmarkHeatmapD",
     "GenerateLandmarkHeatmapDict",
@@ -171,6 +173,7 @@ __all__ = [
     "WithLandmarksDict",
     "WithLandmarksd",
     "batched_augmentation",
+    "check_landmarks_follow",
     "match_histogram",
     "otsu_outline",
     "shift_scale_intensity",
