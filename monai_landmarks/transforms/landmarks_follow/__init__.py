@@ -12,12 +12,12 @@
 
 ``check_landmarks_follow`` sends a phantom through (``phantom``, ``probe``, ``run``), measures where its blobs are
 (``measure``, ``ramps``), explains residuals (``diagnosis``, ``axes``, ``decoded``) and collects the findings
-(``findings``) into a ``FollowReport``.
+(``findings``) into a ``FollowReport`` (``report``).
 """
 
 from __future__ import annotations
 
-from ..follow_report import Finding, FollowReport, FollowStage, Severity
 from .check import check_landmarks_follow
+from .report import Finding, FollowReport, FollowStage, Severity
 
 __all__ = ["Finding", "FollowReport", "FollowStage", "Severity", "check_landmarks_follow"]

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..follow_report import axis_names, format_length
 from .measure import affine_fit
 from .observation import Case, Cause, describe_map
+from .report import axis_names, format_length
 
 __all__ = ["coarse_mode", "explain_axes"]
 

@@ -26,10 +26,10 @@ from monai.utils import look_up_option
 
 from ...geometry import LandmarkError
 from ..film import LoadFilmd
-from ..follow_report import Finding, FollowReport, FollowStage
 from ..io import LoadLandmarksd
 from .heatmap_path import Decode, Encode, check_heatmap_path, default_decode, default_encode
 from .phantom import WRITABLE, ImageWriter
+from .report import Finding, FollowReport, FollowStage
 from .run import Setup, check_pipeline
 from .way_back import check_item_heatmaps, check_world
 

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 
 import torch
 
-from ..follow_report import Finding, Severity, axis_names, format_length
 from .measure import affine_fit
 from .observation import describe_map, order_kind, say_order, signed_order
+from .report import Finding, Severity, axis_names, format_length
 
 __all__ = ["compare_decoded"]
 

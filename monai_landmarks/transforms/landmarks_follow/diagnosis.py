@@ -18,10 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from ...geometry import apply_affine, invert_affine, voxel_sizes
-from ..follow_report import axis_names, format_length
 from .axes import coarse_mode, explain_axes
 from .measure import affine_fit
 from .observation import LIKE_ONE, Case, Cause, describe_map, order_kind, say_order, signed_order
+from .report import axis_names, format_length
 
 __all__ = ["explain"]
 

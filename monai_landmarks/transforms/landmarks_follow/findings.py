@@ -20,10 +20,10 @@ import torch
 from monai.transforms import Transform
 
 from ...geometry import apply_affine, inside, invert_affine
-from ..follow_report import Finding, Severity, format_length
 from .measure import SEEN, affine_fit
 from .observation import Case, Cause, Observation
 from .phantom import Phantom
+from .report import Finding, Severity, format_length
 
 __all__ = ["find_structure", "repair_of", "settings_of"]
 

@@ -20,8 +20,8 @@ import torch
 
 from ...geometry import LandmarkError, plain_tensor
 from ...heatmaps import decode_heatmaps, gaussian_heatmaps
-from ..follow_report import Finding, FollowStage, Severity, format_length
 from .decoded import compare_decoded
+from .report import Finding, FollowStage, Severity, format_length
 
 __all__ = ["check_heatmap_path", "default_decode", "default_encode"]
 

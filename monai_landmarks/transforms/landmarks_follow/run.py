@@ -23,13 +23,13 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 
 from ...geometry import LandmarkError, image_affine
-from ..follow_report import Finding, FollowStage, Severity
 from .diagnosis import explain
 from .findings import find_structure, repair_of, settings_of
 from .measure import SEEN
 from .observation import Case, Observation, first_observation
 from .phantom import PICTURES, Phantom, make_phantom
 from .probe import Probe, Step, steps_of
+from .report import Finding, FollowStage, Severity
 from .sides import exchange_partners, unmatched_flips
 
 __all__ = ["Result", "Setup", "check_pipeline"]

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from ..follow_report import Finding, Severity
 from .measure import affine_fit
 from .observation import Observation
 from .phantom import Phantom
+from .report import Finding, Severity
 
 __all__ = ["exchange_partners", "unmatched_flips"]
 

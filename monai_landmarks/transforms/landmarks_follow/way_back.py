@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 from ...geometry import LandmarkError, apply_affine, inside, invert_affine, plain_tensor
-from ..follow_report import Finding, FollowStage, Severity
 from ..spatial import LandmarksImageToWorld
 from .decoded import compare_decoded
 from .heatmap_path import Decode
 from .observation import Case, Observation
 from .phantom import Phantom
+from .report import Finding, FollowStage, Severity
 
 __all__ = ["check_item_heatmaps", "check_world"]
 

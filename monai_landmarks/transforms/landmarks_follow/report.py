@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from monai.utils import StrEnum
 
-from ..geometry import LandmarkError
+from ...geometry import LandmarkError
 
 __all__ = ["Finding", "FollowReport", "FollowStage", "Severity", "axis_names", "format_length"]
 
