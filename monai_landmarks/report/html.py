@@ -196,7 +196,9 @@ def _numbers(facts: Mapping[str, Any], stamp: str) -> str:
         tiles.append(_tile(label, _number(percent, 2), "%", "", stamp))
     if facts.get("num_evaluated") is not None:
         missed, lacking = facts.get("num_missed") or 0, facts.get("num_missing") or 0
+        outside = facts.get("num_outside") or 0
         detail = [f"{_number(missed, 0)} missed, not in the mean"] if missed else []
+        detail += [f"{_number(outside, 0)} outside the field of view, not scored"] if outside else []
         detail += [f"{_number(lacking, 0)} without truth"] if lacking else []
         text = ", ".join(detail)
         tiles.append(_tile("landmarks evaluated", _number(facts["num_evaluated"], 0), "", text, stamp, bool(missed)))

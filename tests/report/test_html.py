@@ -101,6 +101,12 @@ def test_numbers_are_those_of_the_summary(tmp_path, summary):
     assert "4 cases" in page.words
 
 
+def test_landmarks_outside_the_field_of_view_are_counted(tmp_path, summary):
+    summary["num_outside"] = 3
+    _, page = read(write_report(tmp_path / "r.html", summary))
+    assert "1 missed, not in the mean, 3 outside the field of view, not scored" in page.words
+
+
 def test_landmark_rates_get_columns(tmp_path, summary):
     summary["landmark_detection"] = {"2": [12.5, None]}
     _, page = read(write_report(tmp_path / "r.html", summary))
