@@ -12,10 +12,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
+from monai.networks.layers import gaussian_1d, separable_filtering
 from monai.utils import GridSamplePadMode, look_up_option
 
 from .points import LandmarkError
@@ -66,13 +66,13 @@ def resample(
     dims = images.ndim - 2
     if dims != len(spatial_map.shape):
         raise LandmarkError(f"a {len(spatial_map.shape)}D map cannot read images of shape {tuple(images.shape)}.")
-    spatial_map = spatial_map.to(images.device)
     work = images if images.is_floating_point() else images.float()
     work = work - fill if fill and padding == "zeros" else work
     if torch_mode == "bicubic":
-        read = _cubic_convolution(work, spatial_map.sampling_grid().expand(len(work), *(-1,) * (dims + 1)), padding)
+        grid = spatial_map.sampling_grid(device=images.device)
+        read = _cubic_convolution(work, grid.expand(len(work), *grid.shape[1:]), padding)
     else:
-        grid = spatial_map.sampling_grid(images.shape[2:])
+        grid = spatial_map.sampling_grid(images.shape[2:], device=images.device)
         grid = grid.expand(len(work), *grid.shape[1:]).to(work.dtype)
         read = torch.nn.functional.grid_sample(work, grid, torch_mode, padding, align_corners=False)
     read = read + fill if fill and padding == "zeros" else read
@@ -117,13 +117,16 @@ def _taps(position: torch.Tensor, size: int, padding: str) -> list[tuple[torch.T
     return found
 
 
-def smooth(images: torch.Tensor, sigma: Sequence[float], truncated: float = 4.0) -> torch.Tensor:
+def smooth(
+    images: torch.Tensor, sigma: Sequence[float], truncated: float = 4.0, approx: str = "sampled"
+) -> torch.Tensor:
     """Smooth images with a Gaussian; borders are repeated, for zeros beyond the image would darken its rim.
 
     Args:
         images: ``(B, C, *S)`` floating point.
         sigma: standard deviation along each axis in voxels; 0 leaves an axis as it is.
         truncated: reach of the filter in standard deviations.
+        approx: MONAI's kernel: "sampled" (then made to sum to 1) or "erf", integrated over each voxel.
 
     Returns:
         the same shape.
@@ -132,17 +135,10 @@ def smooth(images: torch.Tensor, sigma: Sequence[float], truncated: float = 4.0)
         >>> smooth(torch.ones(1, 1, 5, 6), (1.0, 0.0)).std().item() < 1e-6
         True
     """
-    for axis, width in enumerate(sigma):
-        if width <= 0:
-            continue
-        reach = max(1, math.ceil(truncated * width))
-        offset = torch.arange(-reach, reach + 1, dtype=torch.float64)
-        kernel = torch.exp(-offset.square() / (2 * width * width))
-        kernel = (kernel / kernel.sum()).to(images)
-        lines = images.movedim(axis + 2, -1)
-        flat = lines.reshape(-1, 1, lines.shape[-1])
-        flat = torch.nn.functional.conv1d(
-            torch.nn.functional.pad(flat, (reach, reach), mode="replicate"), kernel[None, None]
-        )
-        images = flat.reshape(lines.shape).movedim(-1, axis + 2)
-    return images
+    kernels = [
+        gaussian_1d(torch.tensor(width), truncated, approx, normalize=approx == "sampled")
+        if width > 0
+        else torch.ones(1)
+        for width in sigma
+    ]
+    return separable_filtering(images, kernels, mode="replicate")

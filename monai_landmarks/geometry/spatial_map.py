@@ -70,11 +70,6 @@ class SpatialMap:
     def __len__(self) -> int:
         return self.matrix.shape[0]
 
-    def to(self, device: torch.device | str) -> SpatialMap:
-        """Return the map with its numbers on another device."""
-        moved = None if self.displacement is None else self.displacement.to(device)
-        return SpatialMap(self.matrix.to(device), self.shape, moved)
-
     def then(self, matrix: torch.Tensor) -> SpatialMap:
         """Return this map followed by an affine one of the input's indices, ``(B or 1, D + 1, D + 1)``."""
         return SpatialMap(matrix @ self.matrix, self.shape, self.displacement)
@@ -129,14 +124,18 @@ class SpatialMap:
         return found.to(points.dtype), residual
 
     def sampling_grid(
-        self, input_shape: Sequence[int] | None = None, dtype: torch.dtype = torch.float32
+        self,
+        input_shape: Sequence[int] | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
     ) -> torch.Tensor:
-        """Return the input position of every output voxel, on the map's device.
+        """Return the input position of every output voxel.
 
         Args:
             input_shape: sizes of the input; if given, positions are those of ``torch.nn.functional.grid_sample`` with
                 ``align_corners=False``: last axis first, -1 to 1 from border to border.
             dtype: of the result.
+            device: of the result, None for the map's: only the spline's few coefficients are moved there.
 
         Returns:
             ``(B, *shape, D)``.
@@ -151,7 +150,8 @@ class SpatialMap:
         if input_shape is not None:
             size = torch.as_tensor(tuple(input_shape), dtype=self.matrix.dtype, device=self.matrix.device)
             coefficients = ((2 * coefficients + 1) / size - 1).flip(-1)
-        coefficients = coefficients.reshape(len(self), *nodes, len(self.shape)).to(dtype)
+        coefficients = coefficients.reshape(len(self), *nodes, len(self.shape))
+        coefficients = coefficients.to(dtype=dtype, device=device or coefficients.device)
         return bspline_on_grid(coefficients, self.shape, order)
 
     def folds(self) -> torch.Tensor:

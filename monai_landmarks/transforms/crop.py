@@ -31,7 +31,6 @@ from ..geometry import (
     LandmarkError,
     apply_affine,
     check_points,
-    deformed_with,
     explain_points,
     invert_affine,
     plain_tensor,
@@ -39,7 +38,7 @@ from ..geometry import (
     voxel_sizes,
 )
 from ..geometry.windows import WINDOW_MODES, crop_origins, window_size, windows
-from .spatial import as_points, look_up_reference, reference_affine
+from .spatial import POINT_SPACES, as_points, check_went_along, look_up_reference, reference_affine
 
 __all__ = [
     "CropAroundLandmarks",
@@ -50,7 +49,6 @@ __all__ = [
 
 _CENTERS = ("box", "mean")
 _MISSING = ("error", "center")
-_SPACES = ("world", "voxel")
 
 
 class CropAroundLandmarks(InvertibleTransform):
@@ -121,7 +119,7 @@ class CropAroundLandmarks(InvertibleTransform):
         self.chosen = None if landmarks is None else _indices(ensure_tuple(landmarks), names)
         self.center = look_up_option(center, _CENTERS)
         self.missing = look_up_option(missing, _MISSING)
-        self.point_space = look_up_option(point_space, _SPACES)
+        self.point_space = look_up_option(point_space, POINT_SPACES)
         self.mode = look_up_option(mode, WINDOW_MODES)
         self.value = value
 
@@ -319,7 +317,7 @@ class CropAroundLandmarksd(MapTransform, InvertibleTransform):
             img = d[key]
             voxels = to_voxels(img, points, cropper.point_space)
             if cropper.point_space == "world":
-                self.check_went_along(img)
+                check_went_along(img, self.point_keys[0])
             elif first is not None:
                 voxels = _same_places(points, first, img)
             origin, size = cropper.window(img, voxels)
@@ -344,15 +342,6 @@ class CropAroundLandmarksd(MapTransform, InvertibleTransform):
                 if sign < 0 or key in d:
                     d[key] = move(as_points(look_up_reference(d, key, "point_keys")), origin, sign)
         return d
-
-    def check_went_along(self, img: Any) -> None:
-        followed = deformed_with(img)
-        if followed is not None and str(self.point_keys[0]) not in followed:
-            raise LandmarkError(
-                f"the image was deformed elastically with the points under {list(followed)}, those under "
-                f"{self.point_keys[0]!r} did not go along, and the crop would lie beside them: name them among the "
-                "`point_keys` of the transform that deforms."
-            )
 
 
 def _same_places(voxels: torch.Tensor, first: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

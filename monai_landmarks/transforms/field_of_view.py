@@ -33,7 +33,7 @@ from ..geometry import (
 )
 from .heatmap import output_keys_for
 from .io import file_affine, file_shape
-from .spatial import as_points, check_went_along, look_up_reference, reference_affine, repeat_keys
+from .spatial import POINT_SPACES, as_points, check_went_along, look_up_reference, reference_affine, repeat_keys
 
 __all__ = [
     "LandmarkFieldOfView",
@@ -41,8 +41,6 @@ __all__ = [
     "LandmarkFieldOfViewDict",
     "LandmarkFieldOfViewd",
 ]
-
-_SPACES = ("world", "voxel")
 
 
 class LandmarkFieldOfView(Transform):
@@ -69,7 +67,7 @@ class LandmarkFieldOfView(Transform):
     backend = [TransformBackends.TORCH]
 
     def __init__(self, point_space: str = "world") -> None:
-        self.point_space = look_up_option(point_space, _SPACES)
+        self.point_space = look_up_option(point_space, POINT_SPACES)
 
     def __call__(self, points: Any, reference: Any) -> torch.Tensor:  # type: ignore[override]
         """Look the points up in an image.

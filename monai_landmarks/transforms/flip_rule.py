@@ -23,7 +23,7 @@ from monai.utils import look_up_option
 
 from ..data.row_exchange import Pairs, RowExchange
 from ..geometry import LandmarkError, affine_nd
-from .spatial import as_points
+from .spatial import POINT_SPACES, as_points
 
 __all__ = [
     "FlipRule",
@@ -36,7 +36,6 @@ __all__ = [
 ]
 
 _logger = logging.getLogger(__name__)
-_SPACES = ("world", "voxel")
 _LEFT_RIGHT = "left-right"
 #: The axis nearest to left-right must be this many times nearer (by cosine) than the second: up to 38 degrees oblique.
 _CLEARLY = 1.25
@@ -139,7 +138,7 @@ class FlipRule:
     def __init__(self, names: Sequence[str] | None, pairs: Pairs, spatial_axis: Any, point_space: str) -> None:
         self.exchange = RowExchange(names, pairs)
         self.spatial_axis = _checked_axis(spatial_axis)
-        self.point_space = str(look_up_option(point_space, _SPACES))
+        self.point_space = str(look_up_option(point_space, POINT_SPACES))
         if isinstance(pairs, str):
             _logger.info("a flip exchanges these rows, as the names say:\n%s", self.exchange)
 

@@ -19,11 +19,10 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor, get_track_meta
-from monai.networks.layers import GaussianFilter
 from monai.transforms import MapTransform, Randomizable, RandomizableTransform, Transform
 from monai.utils import TransformBackends, convert_to_tensor, get_seed
 
-from ..geometry import LandmarkError, image_affine, plain_tensor, voxel_sizes
+from ..geometry import LandmarkError, image_affine, plain_tensor, smooth, voxel_sizes
 
 __all__ = [
     "BatchedShiftScaleIntensity",
@@ -99,15 +98,8 @@ class SmoothInMillimeters(Transform):
         sizes = voxel_sizes(image_affine(img))
         if self.sigma_mm == 0:
             return img
-        plain = plain_tensor(img)
         sigma = (self.sigma_mm / sizes).tolist()
-        # Borders are repeated: zeros beyond the film would darken its rim.
-        reach = [int(self.truncated * s + 0.5) for s in sigma]
-        padding = [r for size in reversed(reach) for r in (size, size)]
-        padded = torch.nn.functional.pad(plain[None].float(), padding, mode="replicate")
-        smooth = GaussianFilter(len(sigma), sigma, truncated=self.truncated)(padded)[0]
-        inner = tuple(slice(r, r + n) for r, n in zip(reach, plain.shape[1:], strict=True))
-        return like_image(smooth[(slice(None), *inner)], img)
+        return like_image(smooth(plain_tensor(img)[None].float(), sigma, self.truncated, approx="erf")[0], img)
 
 
 class SmoothInMillimetersd(MapTransform):

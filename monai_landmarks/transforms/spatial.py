@@ -47,6 +47,8 @@ __all__ = [
     "reference_affine",
 ]
 
+#: Where landmarks may be: world millimetres, or indices of the image.
+POINT_SPACES = ("world", "voxel")
 #: Meta data of an image: which points were converted by it, and into what.
 CONVERTED = "converted_points"
 

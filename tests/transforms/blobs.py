@@ -33,6 +33,18 @@ TOLERANCE = 0.05  # voxels; the centroid of a linearly resampled blob is itself 
 RAS_LABELS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
+def rotation(*angles: float) -> np.ndarray:
+    """Turns about x, y and z."""
+    matrix = np.eye(3)
+    for axis, angle in enumerate(angles):
+        i, j = (axis + 1) % 3, (axis + 2) % 3
+        turn = np.eye(3)
+        turn[i, i] = turn[j, j] = np.cos(angle)
+        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+        matrix = turn @ matrix
+    return matrix
+
+
 def with_missing(point: np.ndarray) -> np.ndarray:
     """The point and a missing landmark."""
     return np.stack([point, np.full_like(point, np.nan)])

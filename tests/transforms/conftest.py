@@ -22,22 +22,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from blobs import rotation
 
 OBLIQUE_SIZE = (40, 36, 26)
 OBLIQUE_SPACING = (0.9, 1.1, 2.0)
 OBLIQUE_ORIGIN = (-31.0, 12.5, 70.0)
-
-
-def _rotation(*angles: float) -> np.ndarray:
-    """Turns about x, y and z."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(angles):
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        turn = np.eye(3)
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-        matrix = turn @ matrix
-    return matrix
 
 
 def physical(image: sitk.Image, index: np.ndarray) -> np.ndarray:
@@ -68,7 +57,7 @@ def blob_image(size, spacing, origin, direction, centre, sigma_mm: float, top: f
 @pytest.fixture
 def volume() -> tuple[sitk.Image, np.ndarray]:
     """An oblique anisotropic volume and the physical point (LPS) of its blob."""
-    direction = _rotation(0.2, -0.15, 0.3)
+    direction = rotation(0.2, -0.15, 0.3)
     return blob_image(OBLIQUE_SIZE, OBLIQUE_SPACING, OBLIQUE_ORIGIN, direction, (21.3, 17.8, 12.4), 3.0, 1000.0)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from blobs import pipeline_2d, pipeline_3d
+from doctoring import SMALL, TO_VOXELS, faultless
 from monai.data import MetaTensor
 from monai.transforms import (
     Compose,
@@ -38,19 +39,7 @@ from monai.transforms import (
 
 from monai_landmarks.geometry import LandmarkError
 from monai_landmarks.transforms import LandmarksWorldToImaged
-from monai_landmarks.transforms.landmarks_follow import FollowReport, Severity, check_landmarks_follow
-
-TO_VOXELS = LandmarksWorldToImaged("landmarks", "image", output_keys="points")
-SMALL = (40, 36, 34)
-
-
-def faultless(report: FollowReport) -> None:
-    report.raise_if_failed()
-    assert report.passed, str(report)
-    assert not report.faults
-    assert report.culprit is None
-    assert "PASSED" in str(report)
-
+from monai_landmarks.transforms.landmarks_follow import Severity, check_landmarks_follow
 
 # ------------------------------------------------------------------------------------------------------- good pipelines
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from doctoring import SMALL, TO_VOXELS, faultless
 from monai.data import CacheDataset, Dataset, MetaTensor
 from monai.transforms import (
     Compose,
@@ -30,19 +31,8 @@ from monai.transforms import (
 )
 
 from monai_landmarks.data import FilmReader
-from monai_landmarks.transforms import LandmarksWorldToImaged, LoadFilmd, LoadLandmarksd
-from monai_landmarks.transforms.landmarks_follow import FollowReport, check_landmarks_follow
-
-TO_VOXELS = LandmarksWorldToImaged("landmarks", "image", output_keys="points")
-SMALL = (40, 36, 34)
-
-
-def faultless(report: FollowReport) -> None:
-    report.raise_if_failed()
-    assert report.passed, str(report)
-    assert not report.faults
-    assert report.culprit is None
-    assert "PASSED" in str(report)
+from monai_landmarks.transforms import LoadFilmd, LoadLandmarksd
+from monai_landmarks.transforms.landmarks_follow import check_landmarks_follow
 
 
 @pytest.mark.parametrize(("image_file", "landmarks_file"), [(None, None), (".mha", ".mrk.json"), (".nii.gz", ".fcsv")])

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from doctoring import SHAPES, TO_VOXELS, doctor, found
 from monai.data import MetaTensor
 from monai.transforms import (
     Affined,
@@ -31,29 +32,7 @@ from monai.transforms import (
     Transposed,
 )
 
-from monai_landmarks.transforms import LandmarksWorldToImaged
-from monai_landmarks.transforms.landmarks_follow import FollowReport, check_landmarks_follow
-
-TO_VOXELS = LandmarksWorldToImaged("landmarks", "image", output_keys="points")
-SHAPES = {2: (72, 60), 3: (40, 36, 34)}
-
-
-def doctor(transform: Any, dims: int = 3, **options: Any) -> FollowReport:
-    """Something harmless before the trap, the conversion after it."""
-    compose = Compose(
-        [Resized("image", SHAPES[dims], mode="bilinear" if dims == 2 else "trilinear"), transform, TO_VOXELS]
-    )
-    return check_landmarks_follow(compose, spatial_shape=SHAPES[dims], draws=1, **options)
-
-
-def found(report: FollowReport, kind: str, *pieces: str, culprit: str | None = None) -> None:
-    """The report fails for this reason, says so in these words, and names the transform."""
-    text = " ".join(str(report).split())
-    assert not report.passed, text
-    assert [finding.kind for finding in report.faults] == [kind], text
-    assert report.culprit == culprit, text
-    for piece in pieces:
-        assert piece in text, text
+from monai_landmarks.transforms.landmarks_follow import check_landmarks_follow
 
 
 @pytest.mark.parametrize("dims", [2, 3])

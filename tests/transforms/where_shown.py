@@ -31,23 +31,13 @@ import pytest
 import scipy.ndimage
 import scipy.optimize
 import torch
+from blobs import rotation
 from monai.data import MetaTensor
 from monai.transforms.smooth_field import array as smooth_field
 
 from monai_landmarks.transforms.with_landmarks import WithLandmarksd
 
 TOLERANCE = 0.05  # voxels; the centroid of a linearly resampled blob is itself good to about 0.02
-
-
-def _turned(*angles: float) -> np.ndarray:
-    matrix = np.eye(3)
-    for axis, angle in enumerate(angles):
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        turn = np.eye(3)
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-        matrix = turn @ matrix
-    return matrix
 
 
 SHAPES = {2: (80, 72), 3: (48, 44, 40)}
@@ -57,7 +47,7 @@ CENTRES = {
 }
 AFFINES = {2: np.diag([0.2, 0.3, 1.0]), 3: np.eye(4)}
 AFFINES[2][:2, 2] = (0.05, -2.0)
-AFFINES[3][:3, :3] = _turned(0.2, -0.15, 0.3) @ np.diag([0.9, -1.1, 2.0])
+AFFINES[3][:3, :3] = rotation(0.2, -0.15, 0.3) @ np.diag([0.9, -1.1, 2.0])
 AFFINES[3][:3, 3] = (-31.0, 12.5, 70.0)
 
 

@@ -22,6 +22,7 @@ from monai.utils import TransformBackends, look_up_option
 
 from ...data.row_exchange import exchange_order
 from ...geometry import LandmarkError, mark_deformed
+from ..spatial import POINT_SPACES
 from .apply import Frame, carry_points, frame_of, read_image
 from .batched import BatchedSpatialAugmentation
 from .parameters import compose_map, number_of_rotations, output_grid
@@ -29,7 +30,6 @@ from .ranges import DrawnMaps, Range, SpatialRanges
 
 __all__ = ["FitToGrid", "RandSpatialLandmarks", "SpatialLandmarks"]
 
-POINT_SPACES = ("world", "voxel")
 Size = Sequence[int] | int | None
 Pixdim = Sequence[float] | float | str | None
 

@@ -24,6 +24,7 @@ from monai.transforms import MapTransform, Randomizable, Transform
 from monai.utils import TransformBackends, ensure_tuple, look_up_option
 
 from ...geometry import LandmarkError
+from ..spatial import POINT_SPACES
 from .following import ItemBefore, check_images, follow, told_affine
 from .same_draw import (
     RandomState,
@@ -38,7 +39,6 @@ from .sampling_probe import Sampling, coordinate_ramps, measure_sampling, read_r
 
 __all__ = ["WithLandmarks", "WithLandmarksD", "WithLandmarksDict", "WithLandmarksd"]
 
-_SPACES = ("world", "voxel")
 _NO_IMAGES = (
     "GridPatch",
     "RandGridPatch",
@@ -118,7 +118,7 @@ class WithLandmarksd(Randomizable, MapTransform):
         MapTransform.__init__(self, keys, allow_missing_keys)
         self.transform = transform
         self.point_keys: tuple[Hashable, ...] = ensure_tuple(point_keys)
-        self.point_space = look_up_option(point_space, _SPACES)
+        self.point_space = look_up_option(point_space, POINT_SPACES)
         if not tolerance > 0:
             raise ValueError(f"tolerance must be a positive number of voxels, got {tolerance}.")
         self.tolerance = float(tolerance)
