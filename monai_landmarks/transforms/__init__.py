@@ -64,6 +64,7 @@ from .intensity import (
 from .io import LoadLandmarks, LoadLandmarksD, LoadLandmarksd, LoadLandmarksDict
 from .landmarks_follow import FollowReport, check_landmarks_follow
 from .save import SaveLandmarks, SaveLandmarksD, SaveLandmarksd, SaveLandmarksDict
+from .seeded_by_case import SeededByCaseD, SeededByCased, SeededByCaseDict
 from .spatial import (
     LandmarksImageToWorld,
     LandmarksImageToWorldD,
@@ -160,6 +161,9 @@ __all__ = [
     "SaveLandmarksD",
     "SaveLandmarksDict",
     "SaveLandmarksd",
+    "SeededByCaseD",
+    "SeededByCaseDict",
+    "SeededByCased",
     "SmoothInMillimeters",
     "SmoothInMillimetersD",
     "SmoothInMillimetersDict",

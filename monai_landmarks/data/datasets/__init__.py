@@ -16,17 +16,26 @@ from __future__ import annotations
 from .hippocampus_mr import HIPPOCAMPUS_LANDMARKS, hippocampus_datalist
 from .image_folder import image_folder_datalist
 from .isbi2015 import ISBI2015_LANDMARKS, isbi2015_datalist, isbi2015_points
+from .lumbar_mr import LUMBAR_MR_LANDMARKS, lumbar_mr_datalist
+from .mouse_skull_ct import MOUSE_SKULL_LANDMARKS, mouse_skull_ct_datalist, mouse_strain
 from .phantom_marker import is_phantom
-from .splits import seeded_order, select_part
+from .splits import cross_validation_folds, seeded_order, select_fold, select_part
 
 __all__ = [
     "HIPPOCAMPUS_LANDMARKS",
     "ISBI2015_LANDMARKS",
+    "LUMBAR_MR_LANDMARKS",
+    "MOUSE_SKULL_LANDMARKS",
+    "cross_validation_folds",
     "hippocampus_datalist",
     "image_folder_datalist",
     "is_phantom",
     "isbi2015_datalist",
     "isbi2015_points",
+    "lumbar_mr_datalist",
+    "mouse_skull_ct_datalist",
+    "mouse_strain",
     "seeded_order",
+    "select_fold",
     "select_part",
 ]

@@ -13,18 +13,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from monai.utils import look_up_option, optional_import
+from monai.utils import look_up_option
 
-from monai_landmarks.geometry import LandmarkError
-
+from .point_table import read_point_table, tabled_images, world_points
 from .splits import seeded_order, select_part
-
-nib, _ = optional_import("nibabel")
 
 __all__ = ["HIPPOCAMPUS_LANDMARKS", "hippocampus_datalist"]
 
@@ -86,13 +81,8 @@ def hippocampus_datalist(
     root = Path(dataset_dir)
     if not root.is_dir():
         raise FileNotFoundError(f"Hippocampus folder {root} does not exist; {LAYOUT}.")
-    voxels = _read_table(root / TABLE)
-    images = {case: root / "images" / f"{case}.nii.gz" for case in voxels}
-    missing = [case for case, path in images.items() if not path.is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} cases of {root / TABLE} have no image in images/: {', '.join(missing)}."
-        )
+    voxels = read_point_table(root / TABLE, HIPPOCAMPUS_LANDMARKS, LAYOUT)
+    images = tabled_images(root / "images", voxels, root / TABLE)
     if not 1 <= num_test < len(voxels):
         raise ValueError(f"num_test must be 1 to {len(voxels) - 1} for {len(voxels)} cases, got {num_test}.")
     order = seeded_order(voxels, seed)
@@ -100,45 +90,6 @@ def hippocampus_datalist(
         sorted(order[:num_test]) if section == "test" else select_part(order[num_test:], part, num_validation, seed)
     )
     return [
-        {"image": str(images[case]), "landmarks": _to_world(images[case], voxels[case]), "case": case}
+        {"image": str(images[case]), "landmarks": world_points(images[case], voxels[case]), "case": case}
         for case in chosen
     ]
-
-
-def _to_world(path: Path, voxels: np.ndarray) -> np.ndarray:
-    """Voxel index ``(5, 3)`` to RAS mm by the affine in the image's header."""
-    affine = np.asarray(nib.load(path).affine, dtype=np.float64)
-    return voxels @ affine[:3, :3].T + affine[:3, 3]
-
-
-def _read_table(path: Path) -> dict[str, np.ndarray]:
-    """Voxel indices (0-based) ``(5, 3)`` of every case."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; {LAYOUT}.")
-    columns = [f"{name}_{axis}" for name in HIPPOCAMPUS_LANDMARKS for axis in "ijk"]
-    table: dict[str, np.ndarray] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        lacking = [name for name in ("case", *columns) if name not in (reader.fieldnames or ())]
-        if lacking:
-            raise LandmarkError(f"{path} lacks the columns {', '.join(lacking)}; {LAYOUT}.")
-        for row in reader:
-            case = row["case"]
-            if case in table:
-                raise LandmarkError(f"{path} has two rows for case {case!r}, expected one.")
-            table[case] = _read_row(path, case, {name: row[name] for name in columns})
-    return table
-
-
-def _read_row(path: Path, case: str, cells: dict[str, str | None]) -> np.ndarray:
-    """One row's points; a landmark with an empty or NaN cell is missing as a whole."""
-    values = np.full(len(cells), np.nan)
-    for index, (name, cell) in enumerate(cells.items()):
-        text = (cell or "").strip()
-        try:
-            values[index] = float(text) if text else np.nan
-        except ValueError:
-            raise LandmarkError(f"{path}, case {case}, column {name}: {cell!r} is not a number.") from None
-    points = values.reshape(-1, 3)
-    points[~np.isfinite(points).all(axis=-1)] = np.nan
-    return points

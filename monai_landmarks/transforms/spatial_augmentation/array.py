@@ -89,7 +89,7 @@ class SpatialLandmarks(_SpatialTransform):
     directions and what becomes of the affine.
 
     Args:
-        spatial_size: sizes of the output grid; None: what the image's extent needs.
+        spatial_size: sizes of the output grid; None, or -1 for one axis: what the image's extent needs.
         pixdim: voxel sizes of the output in mm; None: the image's; "fit": the whole image just fits.
         rotate: radians; one angle in 2D (axis 0 towards axis 1), three in 3D.
         scale: factor of all axes, or one per axis; 2 shows the anatomy twice as large.
@@ -193,7 +193,7 @@ class RandSpatialLandmarks(_SpatialTransform, Randomizable):
     a search over voxels.
 
     Args:
-        spatial_size: sizes of the output grid; None: what the image's extent needs at ``pixdim``.
+        spatial_size: sizes of the output grid; None, or -1 for one axis: what the image's extent needs at ``pixdim``.
         pixdim: voxel sizes of the output in mm; None: the image's; "fit": the whole image just fits ``spatial_size``.
         prob: of augmenting; an image that is not is still brought to the output grid, centred.
         rotate_range: radians. As in MONAI, ``x`` stands for (-x, x); a sequence has one ``x`` or ``(low, high)`` for each
@@ -299,7 +299,7 @@ class FitToGrid(SpatialLandmarks):
     need nothing: the image's affine knows the grid, and predictions return by it.
 
     Args:
-        spatial_size: sizes of the grid.
+        spatial_size: sizes of the grid; -1 for an axis keeps the image's whole extent along it, as for scans of any length.
         pixdim: voxel sizes in mm, or "fit".
         mode: "nearest", "linear" or "cubic".
         padding_mode: beyond the image: "zeros" shows ``fill``, "border", "reflection".

@@ -131,7 +131,7 @@ class FitToGridd(_SpatialTransformd):
 
     Args:
         keys: images; the first gives the grid.
-        spatial_size: sizes of the grid.
+        spatial_size: sizes of the grid; -1 for an axis keeps the image's whole extent along it, as for scans of any length.
         pixdim: voxel sizes in mm, or "fit".
         mode: one for all images, or one for each.
         padding_mode: likewise.

@@ -54,7 +54,7 @@ def output_grid(
     Args:
         input_shape: ``D`` sizes of the image.
         voxel_sizes: ``(B, D)`` of the images, in mm.
-        spatial_size: sizes of the output; None takes what the image's extent needs.
+        spatial_size: sizes of the output; None, or -1 for one axis, takes what the image's extent needs.
         pixdim: voxel sizes of the output in mm; None keeps those of the image; "fit" takes the smallest isotropic voxel
             at which the whole image fits into ``spatial_size``, so that its aspect ratio is kept.
 
@@ -74,30 +74,32 @@ def output_grid(
     if isinstance(pixdim, str):
         if pixdim != FIT or spatial_size is None:
             raise LandmarkError(f"`pixdim` is a size in mm or {FIT!r} together with `spatial_size`, got {pixdim!r}.")
-        wanted = _per_axis(spatial_size, dims, "spatial_size")
-        spacing = (extent / torch.as_tensor(wanted)).amax(dim=1, keepdim=True).expand_as(extent)
+        wanted = torch.as_tensor(_per_axis(spatial_size, dims, "spatial_size", free=True))
+        # A free axis takes any extent, so it does not ask for coarser voxels.
+        spacing = (extent / wanted).amax(dim=1, keepdim=True).expand_as(extent)
+        if bool((wanted < 0).all()):
+            raise LandmarkError(f"`pixdim` {FIT!r} needs a size for at least one axis, got {spatial_size}.")
     elif pixdim is None:
         spacing = voxel_sizes
     else:
         sizes = torch.as_tensor(_per_axis(pixdim, dims, "pixdim"), dtype=voxel_sizes.dtype)
         spacing = sizes.expand_as(extent)
-    if spatial_size is not None:
-        return tuple(int(s) for s in _per_axis(spatial_size, dims, "spatial_size")), spacing
-    needed = (extent / spacing).round().clamp(min=1)
+    fixed = torch.as_tensor(_per_axis(-1 if spatial_size is None else spatial_size, dims, "spatial_size", free=True))
+    needed = torch.where(fixed > 0, fixed.to(extent.dtype), (extent / spacing).round().clamp(min=1))
     if bool((needed != needed[:1]).any()):
         raise LandmarkError(
             f"the images of the batch have different voxel sizes and would need grids of {needed.int().tolist()}: give "
-            "`spatial_size`."
+            "`spatial_size` for every axis."
         )
     return tuple(int(n) for n in needed[0]), spacing
 
 
-def _per_axis(value: Any, dims: int, name: str) -> tuple[float, ...]:
+def _per_axis(value: Any, dims: int, name: str, free: bool = False) -> tuple[float, ...]:
     values = tuple(value) if isinstance(value, (Sequence, np.ndarray, torch.Tensor)) else (value,) * dims
     if len(values) != dims:
         raise LandmarkError(f"`{name}` must be one number or one for each of the image's {dims} axes, got {value}.")
-    if not all(np.isfinite(v) and v > 0 for v in values):
-        raise LandmarkError(f"`{name}` must be positive, got {value}.")
+    if not all(np.isfinite(v) and (v > 0 or (free and v == -1)) for v in values):
+        raise LandmarkError(f"`{name}` must be positive{', or -1 for a free axis' if free else ''}, got {value}.")
     return values
 
 

@@ -124,7 +124,7 @@ class SpatialRanges:
                     f"`{name}` = {value!r} is added to 1: at -1 the image shrinks to nothing, below it folds over. The "
                     f"largest value is {SMALLEST_SCALE}."
                 )
-        if self.elastic and isinstance(self.spatial_size, Sequence):
+        if self.elastic and isinstance(self.spatial_size, Sequence) and min(self.spatial_size) > 0:
             dims = len(self.spatial_size)
             if not np.any(self.elastic_range_mm) or not (self.pixdim is None or isinstance(self.pixdim, str)):
                 ones = torch.ones(1, dims, dtype=torch.float64)

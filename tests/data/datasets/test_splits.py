@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_landmarks.data.datasets import seeded_order, select_part
+from monai_landmarks.data.datasets import cross_validation_folds, seeded_order, select_fold, select_part
 
 NAMES = st.sets(st.text(min_size=1, max_size=4), min_size=2, max_size=12)
 
@@ -50,3 +50,29 @@ def test_order_is_pinned():
 def test_unknown_part():
     with pytest.raises(ValueError, match="holdout"):
         select_part(["a", "b"], "holdout", 1)
+
+
+def test_folds_share_no_case_keep_groups_and_are_even() -> None:
+    cases = [f"p{n // 3}_{n % 3}" for n in range(30)] + ["q", "r", "s"]
+    folds = cross_validation_folds(cases, 4, group=lambda case: case.split("_")[0])
+    assert sorted(case for fold in folds for case in fold) == sorted(cases)
+    homes = {case.split("_")[0]: n for n, fold in enumerate(folds) for case in fold}
+    assert all(homes[case.split("_")[0]] == n for n, fold in enumerate(folds) for case in fold)
+    # A group is never split, so folds differ by no more than a group.
+    assert max(map(len, folds)) - min(map(len, folds)) <= 3
+    assert folds == cross_validation_folds(cases[::-1], 4, group=lambda case: case.split("_")[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fold": 5, "part": "test"}, "fold must be 0 to 4, got 5"),
+        ({"fold": 0, "part": "tset"}, "tset"),
+        ({"fold": 0, "part": "train", "num_validation": 8}, "num_validation must leave"),
+        ({"fold": 0, "part": "validation", "num_validation": 0}, "num_validation must leave"),
+        ({"fold": 0, "part": "test", "num_folds": 11}, "num_folds must be 2 to 10 for 10 groups"),
+    ],
+)
+def test_fold_that_cannot_be(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        select_fold([str(n) for n in range(10)], **options)
