@@ -27,12 +27,13 @@ from typing import Any
 
 from .timing import Settings, format_table, measure_cases, preload
 
-SUBJECTS = ("targets", "decoding", "losses", "networks", "metrics", "augmentation")
+SUBJECTS = ("targets", "decoding", "losses", "networks", "metrics", "augmentation", "inference")
 SCHEMA = 1
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("only", type=_subjects, nargs="?", default=argparse.SUPPRESS, help="the same as --only A,B")
     parser.add_argument("--only", type=_subjects, default=SUBJECTS, metavar="A,B", help=f"of {','.join(SUBJECTS)}")
     parser.add_argument("--threads", type=_positive, help="of torch; default: torch's own choice")
     parser.add_argument("--repeats", type=_positive, default=5, help="calls per case (default 5)")

@@ -12,10 +12,12 @@
 
 from __future__ import annotations
 
+from .calibration import PostprocessingCalibration
 from .checkpoint_files import AtomicSaver, checkpoint_compat, read_checkpoint
 from .checkpoints import LandmarkCheckpointLoader, LowestErrorCheckpoint, TrainingCheckpoint, load_latest_checkpoint
 from .figures import LandmarkFigureSaver, LandmarkTensorBoardHandler
 from .gradient_clipping import GradientClipping
+from .identification import IdentificationRate
 from .landmark_csv_saver import LandmarkCSVSaver
 from .landmark_metrics_saver import LandmarkMetricsSaver
 from .metrics import OutlierRate, RadialError, SuccessfulDetectionRate
@@ -25,6 +27,7 @@ from .scores import lower_is_better, negative_metric
 __all__ = [
     "AtomicSaver",
     "GradientClipping",
+    "IdentificationRate",
     "LandmarkCSVSaver",
     "LandmarkCheckpointLoader",
     "LandmarkFigureSaver",
@@ -32,6 +35,7 @@ __all__ = [
     "LandmarkTensorBoardHandler",
     "LowestErrorCheckpoint",
     "OutlierRate",
+    "PostprocessingCalibration",
     "RadialError",
     "RunSummary",
     "SuccessfulDetectionRate",

@@ -163,8 +163,8 @@ def as_it_is(value: Any) -> Any:
     return value
 
 
-def draw_case(drawn: DrawableCase, names: Sequence[str] | None, title: str, projection: str) -> Figure:
-    """Draw a case as :func:`monai_landmarks.report.landmark_overlay` does."""
+def draw_case(drawn: DrawableCase, names: Sequence[str] | None, title: str, **options: Any) -> Figure:
+    """Draw a case as :func:`monai_landmarks.report.landmark_overlay` does, with its ``options``."""
     return landmark_overlay(
         drawn.image,
         drawn.prediction,
@@ -173,5 +173,5 @@ def draw_case(drawn: DrawableCase, names: Sequence[str] | None, title: str, proj
         affine=drawn.affine,
         title=title,
         heatmaps=drawn.heatmaps,
-        projection=projection,
+        **options,
     )

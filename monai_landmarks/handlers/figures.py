@@ -53,6 +53,8 @@ class LandmarkFigureSaver:
         suffix: put behind the case's name.
         heatmap_key: heatmaps ``(N, *S)`` of the image's grid to lay over it; None for none.
         projection: of volumes, "slice", "max" or "mean".
+        planes: of volumes, some of "axial", "coronal", "sagittal"; None for all.
+        mark: what stands beside each landmark, "number" or "name".
         phantom: whether the data are a phantom, which the title then says.
         dpi: pixels per inch of the files.
         batch_transform: takes from ``engine.state.batch`` the dictionaries of the cases.
@@ -87,6 +89,8 @@ class LandmarkFigureSaver:
         suffix: str = "",
         heatmap_key: str | None = None,
         projection: str = "slice",
+        planes: Sequence[str] | None = None,
+        mark: str = "number",
         phantom: bool = False,
         dpi: float = 110.0,
         batch_transform: Callable[[Any], Any] = as_it_is,
@@ -98,7 +102,9 @@ class LandmarkFigureSaver:
         self.names = None if names is None else tuple(names)
         self.max_cases = max_cases
         self.suffix = suffix
-        self.projection = look_up_option(projection, ("slice", "max", "mean"))
+        projection = look_up_option(projection, ("slice", "max", "mean"))
+        mark = look_up_option(mark, ("number", "name"))
+        self.drawing = {"projection": projection, "planes": planes, "mark": mark}
         self.phantom, self.dpi = phantom, dpi
         self._reader = CaseReader(
             image_key, prediction_key, truth_key, heatmap_key, case_key, batch_transform, output_transform
@@ -137,7 +143,7 @@ class LandmarkFigureSaver:
             if not self._makes_room(entry):
                 continue
             title = f"{'PHANTOM: ' if self.phantom else ''}{drawn.case}"
-            figure = draw_case(drawn, self.names, title, self.projection)
+            figure = draw_case(drawn, self.names, title, **self.drawing)
             save_figure(figure, entry[2], self.dpi, metadata={"Title": title, FACTS: json.dumps(drawn.facts)})
 
     def _makes_room(self, entry: tuple[tuple[float, float], int, Path]) -> bool:
@@ -265,7 +271,7 @@ class LandmarkTensorBoardHandler:
         step = self.global_epoch_transform(engine.state.epoch)
         for item in self._reader.items(engine)[: self.num_images - self._drawn]:
             drawn = self._reader.read(item)
-            pixels = figure_array(draw_case(drawn, self.names, drawn.case, self.projection), dpi=self.dpi)
+            pixels = figure_array(draw_case(drawn, self.names, drawn.case, projection=self.projection), dpi=self.dpi)
             self.writer.add_image(f"{self.tag}/{drawn.case}", pixels, step, dataformats="HWC")
             self._drawn += 1
 

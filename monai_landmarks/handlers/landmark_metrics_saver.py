@@ -46,7 +46,11 @@ class LandmarkMetricsSaver(MetricsSaver):
     same engine, attached under ``metric_name`` with ``save_details=True``. In training the files are those of the last
     validation.
 
-    Where that handler leaves landmarks outside the image out, the protocol must do so too, as ``"native/mm/inside"`` does;
+    Under a protocol with a rule of identification, such as ``"csi2014/set1"``, ``identification.json`` and
+    ``identification.csv`` are written too, from the tables of an :class:`IdentificationRate` handler of the same engine
+    with that rule, attached under ``identification_name``.
+
+    Where these handlers leave landmarks outside the image out, the protocol must do so too, as ``"native/mm/inside"`` does;
     ``metrics.json`` then lists them.
 
     Args:
@@ -61,6 +65,7 @@ class LandmarkMetricsSaver(MetricsSaver):
         batch_transform: gives the cases of ``engine.state.batch``: names, meta dictionaries or images. By default the
             key ``"case"``, or the file name of ``"image"``.
         save_rank: the process that writes.
+        identification_name: name of the :class:`IdentificationRate` handler.
 
     Raises:
         ValueError: for an unknown protocol, or landmark names other than the protocol's.
@@ -78,10 +83,11 @@ class LandmarkMetricsSaver(MetricsSaver):
         info: Mapping[str, Any] | None = None,
         batch_transform: Callable[[Any], Any] | None = None,
         save_rank: int = 0,
+        identification_name: str = "identification_rate",
     ) -> None:
         transform = _cases_of_batch if batch_transform is None else batch_transform
         super().__init__(str(save_dir), metric_details=metric_name, batch_transform=transform, save_rank=save_rank)
-        self.metric_name = metric_name
+        self.metric_name, self.identification_name = metric_name, identification_name
         self.protocol = get_protocol(protocol, section, dataset_dir)
         names = tuple(landmark_names) if landmark_names is not None else self.protocol.landmark_names
         if self.protocol.landmark_names not in (None, names):
@@ -118,7 +124,10 @@ class LandmarkMetricsSaver(MetricsSaver):
         table = torch.as_tensor(details[self.metric_name]).cpu().numpy()
         names = self.landmark_names or tuple(str(index) for index in range(table.shape[1]))
         outside = details.get(outside_name(self.metric_name))
-        result = EvaluationResult.from_errors(table, cases, self.protocol, names, self.method, self.info, outside)
+        found = details.get(self.identification_name) if self.protocol.identification is not None else None
+        result = EvaluationResult.from_errors(
+            table, cases, self.protocol, names, self.method, self.info, outside, found
+        )
         result.save(Path(self.save_dir))
 
 

@@ -32,7 +32,7 @@ __all__ = ["OutlierRate", "RadialError", "SuccessfulDetectionRate"]
 SCALARS = ("micro", "macro", "median", "std")
 
 
-def _as_it_is(output: Any) -> Any:
+def as_it_is(output: Any) -> Any:
     return output
 
 
@@ -49,7 +49,7 @@ def _as_tensors(output_transform: Callable, output: Any) -> Any:
     return stack_items(parts[0], "y_pred"), stack_items(parts[1], "y"), parts[2]
 
 
-class _LandmarkMetricHandler(IgniteMetricHandler):
+class LandmarkMetricHandler(IgniteMetricHandler):
     """Feed a landmark metric with predicted and true points, and with the landmarks' state where the engine has it."""
 
     def __init__(self, metric: LandmarkMetric, output_transform: Callable, save_details: bool) -> None:
@@ -85,7 +85,7 @@ class _LandmarkMetricHandler(IgniteMetricHandler):
             engine.state.metric_details[outside_name(name)] = outside  # type: ignore[attr-defined]
 
 
-class RadialError(_LandmarkMetricHandler):
+class RadialError(LandmarkMetricHandler):
     """Compute the mean radial error of an epoch: see :class:`monai_landmarks.metrics.RadialErrorMetric`.
 
     Attached under the name ``radial_error`` it sets ``engine.state.metrics["radial_error"]`` (NaN without any landmark)
@@ -122,7 +122,7 @@ class RadialError(_LandmarkMetricHandler):
         self,
         reduction: str = "micro",
         missed_error: float | None = None,
-        output_transform: Callable = _as_it_is,
+        output_transform: Callable = as_it_is,
         save_details: bool = True,
     ) -> None:
         super().__init__(
@@ -149,7 +149,7 @@ class RadialError(_LandmarkMetricHandler):
             )
 
 
-class SuccessfulDetectionRate(_LandmarkMetricHandler):
+class SuccessfulDetectionRate(LandmarkMetricHandler):
     """Compute the percentage of landmarks within one radius (SDR) in an epoch. Larger is better.
 
     Args:
@@ -168,14 +168,14 @@ class SuccessfulDetectionRate(_LandmarkMetricHandler):
         threshold: float = 2.0,
         comparator: str = "<=",
         tolerance: float = RELATIVE_TOLERANCE,
-        output_transform: Callable = _as_it_is,
+        output_transform: Callable = as_it_is,
         save_details: bool = False,
     ) -> None:
         metric = SuccessfulDetectionRateMetric(_one(threshold), comparator, tolerance=tolerance)
         super().__init__(metric, output_transform, save_details)
 
 
-class OutlierRate(_LandmarkMetricHandler):
+class OutlierRate(LandmarkMetricHandler):
     """Compute the percentage of landmarks outside one radius in an epoch. Smaller is better.
 
     Args:
@@ -194,7 +194,7 @@ class OutlierRate(_LandmarkMetricHandler):
         threshold: float = 4.0,
         comparator: str = ">",
         tolerance: float = RELATIVE_TOLERANCE,
-        output_transform: Callable = _as_it_is,
+        output_transform: Callable = as_it_is,
         save_details: bool = False,
     ) -> None:
         metric = OutlierRateMetric(_one(threshold), comparator, tolerance=tolerance)

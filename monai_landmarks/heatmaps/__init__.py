@@ -17,6 +17,7 @@ request, a flag for positions that the map cannot fix; see :func:`decode_heatmap
 from __future__ import annotations
 
 from .argmax import decode_argmax
+from .candidates import Candidates, find_candidates
 from .center_of_mass import decode_center_of_mass
 from .dark import decode_dark
 from .decode import DecodeMethod, decode_heatmaps
@@ -27,6 +28,7 @@ from .quadratic import decode_quadratic
 from .soft_argmax import decode_local_soft_argmax
 
 __all__ = [
+    "Candidates",
     "DecodeMethod",
     "Decoded",
     "FlaggedDecoded",
@@ -39,6 +41,7 @@ __all__ = [
     "decode_heatmaps",
     "decode_local_soft_argmax",
     "decode_quadratic",
+    "find_candidates",
     "fit_gaussians",
     "gaussian_axis_factors",
     "gaussian_heatmaps",

@@ -60,14 +60,20 @@ def decode_dark(heatmaps: torch.Tensor, *, smoothing: float = 0.0, spatial_dims:
         >>> decode_dark(maps, spatial_dims=3).points
         tensor([[7.3000, 0.2000, 4.5000]])
     """
-    if not 0 <= smoothing < math.inf:
-        raise LandmarkError(f"`smoothing` must be a sigma in voxels, 0 for none, got {smoothing}.")
+    smoothing_radius(smoothing)
     peaks = find_peaks(heatmaps, spatial_dims)
     shift, usable = inward_shift(peaks)
     patch = _smooth_patch(peaks, shift, smoothing) if smoothing else _patch(peaks, shift)
     step, fine, whole = newton_step(patch.clamp(min=LOG_FLOOR).log(), peaks.voxel.shape[-1], usable)
     step, fine = limit_step(step + shift, fine, MAX_STEP + smoothing)
     return finish(peaks, step, peaks.flat | ~(fine.all(dim=-1) & whole))
+
+
+def smoothing_radius(sigma: float) -> int:
+    """Where the smoothing's kernel is cut off, in voxels; 0 without smoothing."""
+    if not 0 <= sigma < math.inf:
+        raise LandmarkError(f"`smoothing` must be a sigma in voxels, 0 for none, got {sigma}.")
+    return max(1, math.ceil(3 * sigma)) if sigma else 0
 
 
 def _patch(peaks: Peaks, shift: torch.Tensor) -> torch.Tensor:
@@ -78,7 +84,7 @@ def _patch(peaks: Peaks, shift: torch.Tensor) -> torch.Tensor:
 def _smooth_patch(peaks: Peaks, shift: torch.Tensor, sigma: float) -> torch.Tensor:
     """The ``(B, N, 3, ...)`` voxels around the (shifted) peak of the smoothed map, made from a window of the map."""
     centre = peaks.voxel + shift
-    radius = max(1, math.ceil(3 * sigma))
+    radius = smoothing_radius(sigma)
     patch = cut_window(peaks, (2 * radius + 3,) * centre.shape[-1], centre).values
     device = patch.device
     stencil = torch.arange(-1, 2, device=device)

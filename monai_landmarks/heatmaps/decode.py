@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, overload
 
 import torch
@@ -22,9 +22,9 @@ from monai.utils import StrEnum, look_up_option
 from ..geometry import LandmarkError
 from .argmax import decode_argmax
 from .center_of_mass import decode_center_of_mass
-from .dark import decode_dark
-from .gaussian_fit import decode_gaussian_fit
-from .peaks import Decoded, FlaggedDecoded
+from .dark import decode_dark, smoothing_radius
+from .gaussian_fit import DEFAULT_WINDOW, decode_gaussian_fit, window_sizes
+from .peaks import Decoded, FlaggedDecoded, Peaks
 from .quadratic import decode_quadratic
 from .soft_argmax import decode_local_soft_argmax
 
@@ -50,6 +50,8 @@ _DECODERS: dict[str, Callable[..., FlaggedDecoded]] = {
     "center_of_mass": decode_center_of_mass,
     "gaussian_fit": decode_gaussian_fit,
 }
+#: Widths of what the methods without a ``window`` look at.
+_STENCILS = {"argmax": 1, "quadratic": 3, "dark": 3}
 _OPTIONS = {
     name: tuple(key for key in inspect.signature(decoder).parameters if key not in ("heatmaps", "spatial_dims"))
     for name, decoder in _DECODERS.items()
@@ -145,10 +147,45 @@ def decode_heatmaps(
         >>> decode_heatmaps(maps, "gaussian_fit", window=7, return_flags=True).extrapolated
         tensor([False,  True])
     """
+    decoded = _DECODERS[_check_method(method, options)](heatmaps, spatial_dims=spatial_dims, **options)
+    return decoded if return_flags else Decoded(decoded.points, decoded.confidence)
+
+
+def _check_method(method: DecodeMethod | str, options: Mapping[str, Any]) -> str:
     name = str(method) if method in _DECODERS else str(look_up_option(method, DecodeMethod))
     unknown = [key for key in options if key not in _OPTIONS[name]]
     if unknown:
         known = ", ".join(_OPTIONS[name]) or "none"
         raise LandmarkError(f"method {name!r} has no option {unknown[0]!r}; its options: {known}.")
-    decoded = _DECODERS[name](heatmaps, spatial_dims=spatial_dims, **options)
-    return decoded if return_flags else Decoded(decoded.points, decoded.confidence)
+    return name
+
+
+def refine_peaks(peaks: Peaks, method: DecodeMethod | str, options: Mapping[str, Any]) -> FlaggedDecoded:
+    """Refine voxels that are known to be peaks as :func:`decode_heatmaps` refines the highest one."""
+    return _DECODERS[_check_method(method, options)](peaks, **options)
+
+
+def decoder_window(method: DecodeMethod | str, options: Mapping[str, Any], dims: int) -> tuple[int, ...]:
+    """The widths of the box of voxels that a method looks at around a peak, moved inwards at the image's border.
+
+    Args:
+        method: one of :class:`DecodeMethod`.
+        options: of the method.
+        dims: number of spatial axes.
+
+    Returns:
+        ``D`` odd numbers.
+
+    Raises:
+        LandmarkError: for an option that the method does not have, or that has a value it cannot have.
+        ValueError: for a method that does not exist.
+
+    Example:
+        >>> decoder_window("quadratic", {}, 3)
+        (3, 3, 3)
+    """
+    name = _check_method(method, options)
+    if name in _STENCILS:
+        width = 2 * smoothing_radius(options.get("smoothing", 0.0)) + 3 if name == "dark" else _STENCILS[name]
+        return (width,) * dims
+    return window_sizes(options.get("window", DEFAULT_WINDOW), dims)

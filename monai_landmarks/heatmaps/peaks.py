@@ -56,6 +56,9 @@ class Peaks(NamedTuple):
         flat: ``(B, N)`` bool: the maximum is reached by more voxels than share a peak that lies between voxels: a
             saturated plateau, or several equal peaks.
         batched: whether the caller gave a batch axis.
+        origin: ``(B, N, D)`` int64: ``heatmaps`` are boxes cut out of an image, whose first voxel lies there in it;
+            None where they are whole. ``voxel`` is in voxels of the image either way.
+        image_shape: of the image that the boxes were cut from, or None.
     """
 
     heatmaps: torch.Tensor
@@ -64,13 +67,15 @@ class Peaks(NamedTuple):
     empty: torch.Tensor
     flat: torch.Tensor
     batched: bool
+    origin: torch.Tensor | None = None
+    image_shape: tuple[int, ...] | None = None
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:
-        return tuple(self.heatmaps.shape[2:])
+        return self.image_shape or tuple(self.heatmaps.shape[2:])
 
 
-def _with_batch(heatmaps: torch.Tensor, spatial_dims: int | None) -> tuple[torch.Tensor, bool]:
+def with_batch(heatmaps: torch.Tensor, spatial_dims: int | None) -> tuple[torch.Tensor, bool]:
     heatmaps = heatmaps.as_tensor() if isinstance(heatmaps, MetaTensor) else torch.as_tensor(heatmaps)
     shape = tuple(heatmaps.shape)
     if spatial_dims not in (None, 2, 3):
@@ -89,7 +94,7 @@ def _with_batch(heatmaps: torch.Tensor, spatial_dims: int | None) -> tuple[torch
     return (heatmaps if batched else heatmaps.unsqueeze(0)), batched
 
 
-def _channel_index(peaks_like: torch.Tensor, ndim: int) -> tuple[torch.Tensor, torch.Tensor]:
+def channel_index(peaks_like: torch.Tensor, ndim: int) -> tuple[torch.Tensor, torch.Tensor]:
     batch, channels = peaks_like.shape[:2]
     device = peaks_like.device
     tail = (1,) * (ndim - 2)
@@ -99,14 +104,15 @@ def _channel_index(peaks_like: torch.Tensor, ndim: int) -> tuple[torch.Tensor, t
     )
 
 
-def find_peaks(heatmaps: torch.Tensor, spatial_dims: int | None = None) -> Peaks:
+def find_peaks(heatmaps: torch.Tensor | Peaks, spatial_dims: int | None = None) -> Peaks:
     """Find the first highest voxel of every channel, in two passes.
 
     Only a maximum without index runs over all voxels, which is vectorised and as fast as memory; the index is then
     looked for among the maxima of the rows, and in one row.
 
     Args:
-        heatmaps: ``(B, N, *S)`` or ``(N, *S)`` of any dtype and memory layout.
+        heatmaps: ``(B, N, *S)`` or ``(N, *S)`` of any dtype and memory layout; peaks that are known already come back
+            as they are, which lets every decoder refine them.
         spatial_dims: needed for ``(N, X, Y, Z)`` only: four axes are read as ``(B, N, H, W)`` otherwise.
 
     Returns:
@@ -115,14 +121,16 @@ def find_peaks(heatmaps: torch.Tensor, spatial_dims: int | None = None) -> Peaks
     Raises:
         LandmarkError: for a shape that is neither, or without voxels.
     """
-    maps, batched = _with_batch(heatmaps, spatial_dims)
+    if isinstance(heatmaps, Peaks):
+        return heatmaps
+    maps, batched = with_batch(heatmaps, spatial_dims)
     shape = tuple(maps.shape[2:])
     rows = maps.detach().amax(dim=-1).flatten(2)
     row = rows.argmax(dim=-1)
     index = [row]
     for size in shape[-2:0:-1]:
         index[:1] = [index[0] // size, index[0] % size]
-    batch, channel = _channel_index(maps, 2)
+    batch, channel = channel_index(maps, 2)
     line = maps[(batch, channel, *index)]
     last = line.argmax(dim=-1, keepdim=True)
     value = line.gather(-1, last).squeeze(-1)
@@ -162,7 +170,12 @@ def look_up(peaks: Peaks, index: Sequence[torch.Tensor]) -> torch.Tensor:
     Returns:
         ``(B, N, ...)`` in float32 or better.
     """
-    batch, channel = _channel_index(peaks.heatmaps, index[0].ndim)
+    batch, channel = channel_index(peaks.heatmaps, index[0].ndim)
+    if peaks.origin is not None:
+        tail = (1,) * (index[0].ndim - 2)
+        index = [
+            i - first.reshape(*first.shape, *tail) for i, first in zip(index, peaks.origin.unbind(-1), strict=True)
+        ]
     values = peaks.heatmaps[(batch, channel, *index)].to(peaks.value.dtype)
     outer = (..., *(None,) * (values.ndim - 2))
     # Empty maps are replaced before any logarithm or division, not after: what NaN touched stays NaN in the gradient.

@@ -12,6 +12,12 @@
 
 from __future__ import annotations
 
+from .max_merger import MaxMerger
 from .mixed_precision import MixedPrecisionInferer
+from .sliding_window import LandmarkSlidingWindowInferer
 
-__all__ = ["MixedPrecisionInferer"]
+__all__ = [
+    "LandmarkSlidingWindowInferer",
+    "MaxMerger",
+    "MixedPrecisionInferer",
+]

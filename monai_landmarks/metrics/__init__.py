@@ -23,24 +23,49 @@ from .functional import (
     reduce_radial_errors,
     successful_detection_rate,
 )
+from .identification import IDENTIFICATION_RULES, Identification, IdentificationRule, identification_rate, identify
+from .identification_metric import IdentificationRateMetric
+from .identification_summary import (
+    IdentificationCounts,
+    IdentificationSummary,
+    ImageIdentification,
+    summarize_identification,
+    vertebra_regions,
+)
+from .label_shift import Confusion, LabelShift, confusions, detect_label_shifts
 from .radial_error import RadialErrorMetric
 from .rates import OutlierRateMetric, SuccessfulDetectionRateMetric
 from .summary import RadialErrorSummary, summarize_radial_errors
 
 __all__ = [
+    "IDENTIFICATION_RULES",
     "RELATIVE_TOLERANCE",
+    "Confusion",
+    "Identification",
+    "IdentificationCounts",
+    "IdentificationRateMetric",
+    "IdentificationRule",
+    "IdentificationSummary",
+    "ImageIdentification",
     "Interval",
+    "LabelShift",
     "LandmarkMetric",
     "OutlierRateMetric",
     "RadialErrorMetric",
     "RadialErrorSummary",
     "SuccessfulDetectionRateMetric",
     "bootstrap_interval",
+    "confusions",
+    "detect_label_shifts",
+    "identification_rate",
+    "identify",
     "image_level_errors",
     "outlier_rate",
     "outside_truths",
     "radial_errors",
     "reduce_radial_errors",
     "successful_detection_rate",
+    "summarize_identification",
     "summarize_radial_errors",
+    "vertebra_regions",
 ]

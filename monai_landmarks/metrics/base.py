@@ -48,6 +48,8 @@ class LandmarkMetric(CumulativeIterationMetric):
 
     higher_is_better: ClassVar[bool] = False
     unit: ClassVar[str] = "mm"
+    # How many tables (B, N) a batch gives: the errors, what lies outside, and those that a subclass appends.
+    _num_tables: ClassVar[int] = 2
 
     @property
     def num_missed(self) -> int:
@@ -126,7 +128,7 @@ class LandmarkMetric(CumulativeIterationMetric):
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> list[torch.Tensor]:
         if y is None:
             raise LandmarkError("the true points `y` are needed beside the predicted ones.")
-        pred, true = _without_channel(plain(y_pred)), _without_channel(plain(y))
+        pred, true = without_channel(plain(y_pred)), without_channel(plain(y))
         if pred.ndim != 3:
             raise LandmarkError(
                 f"a batch of points must have shape (B, N, D), got {tuple(pred.shape)}: for one image pass `[points]`."
@@ -166,16 +168,18 @@ class LandmarkMetric(CumulativeIterationMetric):
         own = torch.tensor([0 if local is None else local.shape[1]], device=device)
         widths = sorted(set(evenly_divisible_all_gather(own, concat=True).tolist()) - {0})
         if len(widths) > 1:
-            counts = [width // 2 for width in widths]
+            counts = [width // self._num_tables for width in widths]
             raise LandmarkError(f"the processes hold tables with different numbers of landmarks: {counts}.")
         if not widths:
             return
         share = torch.zeros(0, widths[0], dtype=torch.float64) if local is None else local
-        self._synced_tensors = list(evenly_divisible_all_gather(share.to(device), concat=True).chunk(2, dim=1))
+        gathered = evenly_divisible_all_gather(share.to(device), concat=True)
+        self._synced_tensors = list(gathered.chunk(self._num_tables, dim=1))
         self._synced = True
 
 
-def _without_channel(points: torch.Tensor) -> torch.Tensor:
+def without_channel(points: torch.Tensor) -> torch.Tensor:
+    """Remove the channel axis of size one that MONAI's own point transforms need."""
     return points.squeeze(1) if points.ndim == 4 and points.shape[1] == 1 else points
 
 

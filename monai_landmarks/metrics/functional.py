@@ -113,7 +113,7 @@ def radial_errors(pred: Any, true: Any, spacing: Any = None, state: Any = None) 
     check_points(true, name="true")
     difference = pred - true.to(pred.device)
     if spacing is not None:
-        difference = difference * _spacing(spacing, difference)
+        difference = difference * spacing_of(spacing, difference)
     errors = torch.linalg.vector_norm(difference, dim=-1)
     infinite = torch.full_like(errors, float("inf"))
     errors = torch.where(torch.isfinite(pred).all(dim=-1), errors, infinite)
@@ -335,7 +335,8 @@ def _rate(
     return rates if isinstance(thresholds, (Sequence, torch.Tensor)) else rates.squeeze(0)
 
 
-def _spacing(spacing: Any, difference: torch.Tensor) -> torch.Tensor:
+def spacing_of(spacing: Any, difference: torch.Tensor) -> torch.Tensor:
+    """Give millimetres per index as a factor of points or of their differences, refusing what does not fit them."""
     size = plain(spacing).to(difference.device)
     if not bool((torch.isfinite(size) & (size > 0)).all()):
         raise LandmarkError(f"`spacing` must be positive millimetres, got {size.tolist()}.")

@@ -17,12 +17,18 @@ from .isbi2015 import ISBI2015_PROTOCOLS, PHANTOM_CEPHALOGRAM
 from .native import NATIVE_MM, NATIVE_MM_INSIDE
 from .protocol import Protocol, get_protocol, list_protocols, register_protocol
 from .result import EvaluationResult, compare, write_radial_errors
+from .spine import CSI2014_PROTOCOLS, NATIVE_MM_IDENTIFICATION, PHANTOM_IDENTIFICATION, PHANTOM_SPINE_CT, VERSE
 
 __all__ = [
+    "CSI2014_PROTOCOLS",
     "ISBI2015_PROTOCOLS",
     "NATIVE_MM",
+    "NATIVE_MM_IDENTIFICATION",
     "NATIVE_MM_INSIDE",
     "PHANTOM_CEPHALOGRAM",
+    "PHANTOM_IDENTIFICATION",
+    "PHANTOM_SPINE_CT",
+    "VERSE",
     "EvaluationResult",
     "Protocol",
     "compare",

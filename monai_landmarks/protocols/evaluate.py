@@ -22,6 +22,7 @@ from monai_landmarks.data.landmarks import quoted
 from monai_landmarks.geometry import LandmarkError
 from monai_landmarks.metrics import radial_errors
 from monai_landmarks.metrics.functional import plain
+from monai_landmarks.metrics.identification import identify
 
 from .protocol import Protocol, get_protocol
 from .result import EvaluationResult
@@ -43,6 +44,9 @@ def evaluate(
 
     Under a protocol that leaves landmarks outside the image out (``Protocol.outside``), those are the ones whose status
     in the truth is ``"outside"``: as read from a file, or from :meth:`Landmarks.seen_in`. They are counted in the result.
+
+    Under a protocol with a rule of identification (``Protocol.identification``) the result also says which landmarks were
+    identified.
 
     Args:
         predictions: case name to :class:`~monai_landmarks.data.Landmarks` or to an array ``(N, D)`` of world
@@ -84,10 +88,15 @@ def evaluate(
     if len(shapes) > 1:
         raise LandmarkError(f"the cases differ in their points: shapes {shapes}. A missing landmark is a row of NaN.")
     titles = names or tuple(str(index) for index in range(true[0].shape[0]))
-    errors = radial_errors(np.stack(pred), np.stack(true)).numpy()
+    found, known = np.stack(pred), np.stack(true)
+    errors = radial_errors(found, known).numpy()
     if outside is not None:
         errors = np.where(outside, np.nan, errors)
-    return EvaluationResult.from_errors(errors, cases, rules, titles, method=method, info=info, outside=outside)
+    rule, radius = rules.identification, rules.identification_distance
+    identification = None if rule is None else identify(found, known, rule, radius, outside)
+    return EvaluationResult.from_errors(
+        errors, cases, rules, titles, method=method, info=info, outside=outside, identification=identification
+    )
 
 
 def _matching_cases(predictions: Mapping[str, Any], ground_truth: Mapping[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ from monai.utils import look_up_option
 from monai_landmarks.data.datasets import is_phantom
 from monai_landmarks.data.landmarks import did_you_mean, quoted
 from monai_landmarks.metrics.functional import DETECTED, OUTLYING, check_thresholds
+from monai_landmarks.metrics.identification import IDENTIFICATION_RULES
 
 __all__ = ["Protocol", "get_protocol", "list_protocols", "register_protocol"]
 
@@ -45,6 +46,9 @@ class Protocol:
         outlier_comparator: ``">"`` or ``">="``: the same for outliers.
         outside: what becomes of true landmarks that lie outside the image: ``"score"`` them like the others, as all
             published protocols do, or ``"leave_out"``, in which case their number stands beside every result.
+        identification: rule by which a landmark is identified, see :func:`monai_landmarks.metrics.identify`; None where
+            the protocol has none.
+        identification_distance: largest distance of an identified landmark.
         pixel_size: millimetres per original pixel where it is fixed, else None.
         landmark_names: the landmarks in order, None where the protocol fits any.
         cases: all cases of the section, None where the protocol fits any.
@@ -74,6 +78,8 @@ class Protocol:
     comparator: str = "<="
     outlier_comparator: str = ">"
     outside: str = "score"
+    identification: str | None = None
+    identification_distance: float = 20.0
     pixel_size: float | None = None
     landmark_names: tuple[str, ...] | None = None
     cases: tuple[str, ...] | None = None
@@ -87,6 +93,9 @@ class Protocol:
         look_up_option(self.comparator, DETECTED)
         look_up_option(self.outlier_comparator, OUTLYING)
         look_up_option(self.outside, OUTSIDE_RULES)
+        if self.identification is not None:
+            look_up_option(self.identification, tuple(IDENTIFICATION_RULES))
+        check_thresholds(self.identification_distance)
         object.__setattr__(self, "thresholds", check_thresholds(self.thresholds))
         for field in ("landmark_names", "cases", "exclusions", "notes"):
             value = getattr(self, field)
@@ -176,7 +185,7 @@ def list_protocols() -> list[str]:
 
     Example:
         >>> [name for name in list_protocols() if name.startswith("phantom")]
-        ['phantom/cephalogram']
+        ['phantom/cephalogram', 'phantom/identification', 'phantom/spine_ct']
     """
     return sorted(_PROTOCOLS)
 

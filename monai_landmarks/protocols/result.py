@@ -12,8 +12,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import os
 from collections import Counter
@@ -25,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from monai_landmarks.data import atomic_write
 from monai_landmarks.data.landmarks import quoted
 from monai_landmarks.geometry import LandmarkError
 from monai_landmarks.metrics import (
@@ -37,8 +34,12 @@ from monai_landmarks.metrics import (
     successful_detection_rate,
     summarize_radial_errors,
 )
+from monai_landmarks.metrics.identification import Identification
+from monai_landmarks.metrics.identification_summary import IdentificationSummary, aligned, summarize_identification
 from monai_landmarks.metrics.summary import check_outside
 
+from .files import cell, write_csv, write_json, write_text
+from .identification import check_identification, write_identification
 from .protocol import Protocol
 
 __all__ = ["EvaluationResult", "compare", "write_radial_errors"]
@@ -62,6 +63,7 @@ class EvaluationResult:
         interval: 95 % bootstrap interval of the mean, drawing cases.
         method: what was evaluated.
         info: further facts.
+        identification: which landmarks were identified, where the protocol has a rule for it, else None.
     """
 
     protocol: Protocol
@@ -76,6 +78,7 @@ class EvaluationResult:
     interval: Interval
     method: str = ""
     info: dict[str, Any] = field(default_factory=dict)
+    identification: IdentificationSummary | None = None
 
     @classmethod
     def from_errors(
@@ -87,6 +90,7 @@ class EvaluationResult:
         method: str = "",
         info: Mapping[str, Any] | None = None,
         outside: Any = None,
+        identification: Identification | None = None,
     ) -> EvaluationResult:
         """Evaluate an error table that is already there.
 
@@ -99,10 +103,13 @@ class EvaluationResult:
             info: further JSON-like facts.
             outside: bool ``(B, N)``, landmarks without error because they lie outside the image; needed by a protocol
                 that leaves these out, all False where there is none.
+            identification: tables of :func:`~monai_landmarks.metrics.identify` for the same points, needed by a
+                protocol with a rule of identification.
 
         Raises:
-            LandmarkError: if the table and the names do not fit, a case is there twice or does not belong to the
-                protocol's section, or landmarks were left out that the protocol scores, or the reverse.
+            LandmarkError: if the tables and the names do not fit, a case is there twice or does not belong to the
+                protocol's section, landmarks were left out that the protocol scores, or the reverse, or the protocol
+                asks for another identification than the one given.
         """
         table = np.array(errors, dtype=np.float64)
         table.setflags(write=False)
@@ -115,6 +122,7 @@ class EvaluationResult:
         left_out = check_outside(outside, torch.from_numpy(np.array(table))).numpy()
         left_out.setflags(write=False)
         _check_rule(None if outside is None else left_out, protocol)
+        check_identification(identification, table, protocol)
         rates = [successful_detection_rate(table, protocol.thresholds, protocol.comparator, p) for p in (False, True)]
         out = outlier_rate(table, protocol.thresholds, protocol.outlier_comparator)
         return cls(
@@ -130,6 +138,7 @@ class EvaluationResult:
             interval=bootstrap_interval(table),
             method=method,
             info=dict(info or {}),
+            identification=None if identification is None else summarize_identification(identification, titles),
         )
 
     @property
@@ -176,6 +185,10 @@ class EvaluationResult:
         for key, values in rates.items():
             percent = {f"{threshold:g}": _null(value) for threshold, value in values.items()}
             content[key] = {"comparator": comparators[key], "percent": percent}
+        if self.identification is not None:
+            content["identification"] = self.identification.to_dict()
+            # One entry per image; identification.json has them by case.
+            del content["identification"]["images"]
         return {**content, "outside": self._outside_names(), "info": self.info}
 
     def table(self) -> str:
@@ -206,10 +219,14 @@ class EvaluationResult:
             counts = [s.landmark_evaluated[index], s.landmark_missed[index], s.landmark_outside[index]]
             rate = _number(self.landmark_detection[0, index], 2)
             rows.append([name, *map(_number, numbers), rate, *map(str, counts[: 2 + len(more)])])
-        return "\n".join(lines + _aligned(rows))
+        lines += aligned(rows) + ([] if self.identification is None else [self.identification.table()])
+        return "\n".join(lines)
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write ``metrics.json``, ``radial_errors.csv``, ``per_landmark.csv`` and ``table.txt``, each whole or not.
+
+        Where the protocol has a rule of identification, ``identification.json`` and ``identification.csv`` say of every
+        case what was identified, confused, missed or predicted too much, and whether its labels are shifted.
 
         Args:
             folder: made if it is not there.
@@ -219,11 +236,11 @@ class EvaluationResult:
         """
         root = Path(folder)
         paths = [root / name for name in ("metrics.json", "radial_errors.csv", "per_landmark.csv", "table.txt")]
-        _write_text(paths[0], json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        write_json(paths[0], self.to_dict())
         write_radial_errors(paths[1], self.cases, self.names, self.errors)
         self._write_per_landmark(paths[2])
-        _write_text(paths[3], self.table() + "\n")
-        return paths
+        write_text(paths[3], self.table() + "\n")
+        return paths + write_identification(root, self)
 
     def _outside_names(self) -> dict[str, list[str]]:
         """The landmarks left out, by case; cases without any are not listed."""
@@ -242,10 +259,10 @@ class EvaluationResult:
         statistics = zip(s.landmark_mean, s.landmark_std, s.landmark_median, *self.landmark_detection, strict=True)
         counts = zip(s.landmark_evaluated, s.landmark_missed, s.landmark_outside, strict=True)
         rows = [
-            [p.name, name, *map(_cell, numbers), *count]
+            [p.name, name, *map(cell, numbers), *count]
             for name, numbers, count in zip(s.names, statistics, counts, strict=True)
         ]
-        _write_csv(path, [header, *rows])
+        write_csv(path, [header, *rows])
 
 
 def compare(results: Iterable[EvaluationResult]) -> str:
@@ -292,12 +309,15 @@ def compare(results: Iterable[EvaluationResult]) -> str:
             )
     p = first.protocol
     columns = [f"{p.comparator} {t:g} {p.unit}" for t in p.thresholds]
+    columns += ["identified %", "all correct %"] if p.identification else []
     table = [["method", "mean", "SD", "median", *columns, "missed"]]
     for r in rows:
         numbers = [_number(v) for v in (r.summary.mean, r.summary.std, r.summary.median)]
-        rates = [_number(v, 2) for v in r.detection.values()]
+        found = r.identification
+        percent = [*r.detection.values(), *([] if found is None else [found.rate, found.all_correct_rate])]
+        rates = [_number(v, 2) for v in percent]
         table.append([r.method or "-", *numbers, *rates, str(r.summary.num_missed)])
-    return "\n".join([f"protocol {p}, {first.coverage}", *_aligned(table)])
+    return "\n".join([f"protocol {p}, {first.coverage}", *aligned(table)])
 
 
 def write_radial_errors(path: str | os.PathLike[str], cases: Sequence[str], names: Sequence[str], errors: Any) -> None:
@@ -312,8 +332,8 @@ def write_radial_errors(path: str | os.PathLike[str], cases: Sequence[str], name
     """
     table = np.asarray(errors, dtype=np.float64)
     means = image_level_errors(table).tolist()
-    rows = [[case, *map(_cell, row), _cell(mean)] for case, row, mean in zip(cases, table, means, strict=True)]
-    _write_csv(Path(path), [["case", *names, "mean"], *rows])
+    rows = [[case, *map(cell, row), cell(mean)] for case, row, mean in zip(cases, table, means, strict=True)]
+    write_csv(Path(path), [["case", *names, "mean"], *rows])
 
 
 def _check_cases(cases: tuple[str, ...], protocol: Protocol) -> None:
@@ -349,29 +369,9 @@ def _check_rule(outside: np.ndarray | None, protocol: Protocol) -> None:
         )
 
 
-def _write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def _cell(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.6g}"
-
-
 def _null(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
 def _number(value: float, digits: int = 3) -> str:
     return "n/a" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Pad columns to their widest cell, the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]

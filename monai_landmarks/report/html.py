@@ -50,6 +50,7 @@ RULES = {
     "grid": "grid",
     "distance": "distance",
     "comparator": "detected when",
+    "identification": "rule of identification",
     "exclusions": "left out",
     "citation": "described in",
     "notes": "notes",
@@ -125,6 +126,7 @@ def write_report(
         _numbers(facts, stamp) if summary is not None else "<p class='warn'>No numbers: nothing was evaluated.</p>",
         _cases(cases, stamp, escape(_unit(facts))),
         _landmarks(facts, stamp),
+        _identification(facts, stamp),
         _figures(figures or {}, stamp),
         _rules(facts),
         _notes(facts, notes),
@@ -194,6 +196,13 @@ def _numbers(facts: Mapping[str, Any], stamp: str) -> str:
     for threshold, percent in (detection.get("percent") or {}).items():
         label = f"within {comparator} {escape(str(threshold))} {unit}"
         tiles.append(_tile(label, _number(percent, 2), "%", "", stamp))
+    found = facts.get("identification") or {}
+    if found:
+        texts = {"all_correct_rate": "% of the images all correct", "num_false_positive": "false positives"}
+        detail = [f"{_number(found.get(key), 0)} {text}" for key, text in texts.items()]
+        detail += [f"labels shifted in {found['num_shifted']} images"] if found.get("num_shifted") else []
+        warn = bool(found.get("num_shifted"))
+        tiles.append(_tile("identified", _number(found.get("rate"), 2), "%", ", ".join(detail), stamp, warn))
     if facts.get("num_evaluated") is not None:
         missed, lacking = facts.get("num_missed") or 0, facts.get("num_missing") or 0
         outside = facts.get("num_outside") or 0
@@ -267,6 +276,45 @@ def _landmarks(facts: Mapping[str, Any], stamp: str) -> str:
         f"<th><span class='hidden'>bar of the mean</span></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
     return f"<section><h2>Every landmark</h2><div class='scroll'>{table}</div></section>"
+
+
+def _identification(facts: Mapping[str, Any], stamp: str) -> str:
+    """Per region what was identified, and which landmark was taken for which."""
+    found = facts.get("identification") or {}
+    if not found:
+        return ""
+    columns = {
+        "rate": "identified, %",
+        "evaluated": "evaluated",
+        "missed": "missed",
+        "false_positive": "false positives",
+    }
+    regions = [
+        [escape(str(name)), *(_number(counts.get(key), 1 if key == "rate" else 0) for key in columns)]
+        for name, counts in (found.get("regions") or {}).items()
+    ]
+    wrong = [
+        [escape(str(each["name"])), escape(str(each["lies_on"] or "no landmark")), _number(each["times"], 0)]
+        for each in found.get("confusions") or ()
+    ]
+    tables = [
+        _plain_table(head, rows, stamp)
+        for head, rows in ((["region", *columns.values()], regions), (["landmark", "lies on", "times"], wrong))
+        if rows
+    ]
+    rule = (
+        f"rule {escape(str(found.get('rule')))}, at most {_number(found.get('max_distance'), 0)} {escape(_unit(facts))}"
+    )
+    return (
+        f"<section><h2>Identification <small>{rule}</small></h2><div class='scroll'>{''.join(tables)}</div></section>"
+    )
+
+
+def _plain_table(head: Sequence[str], rows: Sequence[Sequence[str]], stamp: str) -> str:
+    titles = "".join(f"<th scope='col'>{text}</th>" for text in head)
+    lines = ["".join([f"<th scope='row'>{row[0]}</th>", *(f"<td>{text}</td>" for text in row[1:])]) for row in rows]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><caption>{stamp}</caption><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _figures(figures: Mapping[str, Any], stamp: str) -> str:

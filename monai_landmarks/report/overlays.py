@@ -14,18 +14,29 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from monai.utils import look_up_option
 
 from monai_landmarks.geometry import LandmarkError, inside, present
 
 from .canvas import GREY, PREDICTION, TRUTH, check_names, new_figure, plain_array, plain_points, plotting
 from .case_errors import case_errors, error_summary, worst_landmark
 from .labels import place_labels
-from .views import Projection, View, flat_picture, grey_image, grey_window, known_affine, slice_centre, world_views
+from .views import (
+    Projection,
+    View,
+    choose_planes,
+    flat_picture,
+    grey_image,
+    grey_window,
+    known_affine,
+    slice_centre,
+    world_views,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,6 +75,8 @@ def landmark_overlay(
     title: str | None = None,
     heatmaps: Any = None,
     projection: str = Projection.SLICE,
+    planes: Sequence[str] | None = None,
+    mark: str = "number",
 ) -> Figure:
     """Draw predicted and true landmarks over their image, with their names and distances beside it.
 
@@ -84,13 +97,15 @@ def landmark_overlay(
         title: first line.
         heatmaps: ``(N, *S)`` or ``(1, N, *S)``, whose maximum over the landmarks is laid over the image.
         projection: of volumes: "slice" through the centroid of the landmarks, "max" or "mean" along the third axis.
+        planes: of volumes: some of "axial", "coronal", "sagittal"; None for all three.
+        mark: what stands beside each landmark: its "number", which the key explains, or its "name", for short names.
 
     Returns:
         a matplotlib figure that pyplot does not know; write it with :func:`save_figure`.
 
     Raises:
         LandmarkError: if shapes or names do not fit.
-        ValueError: for an unknown projection.
+        ValueError: for an unknown projection, plane or mark.
 
     Example:
         >>> import torch
@@ -100,7 +115,9 @@ def landmark_overlay(
     """
     case = _check_case(image, prediction, truth, names, affine, unit, heatmaps)
     dims = case.grey.ndim
-    views = world_views(case.grey.shape, case.affine)
+    if look_up_option(mark, ("number", "name")) == "name":
+        case = replace(case, numbers=case.names)
+    views = choose_planes(world_views(case.grey.shape, case.affine), planes)
     centre = slice_centre((case.truth, case.prediction), case.grey.shape)
     caption = _caption(case, projection)
     figure, axes, key = _layout(views, dims, case, caption)

@@ -33,6 +33,7 @@ from .canvas import plain_array
 __all__ = [
     "Projection",
     "View",
+    "choose_planes",
     "flat_picture",
     "grey_image",
     "grey_window",
@@ -134,6 +135,25 @@ def world_views(spatial_shape: Sequence[int], affine: torch.Tensor | None) -> li
         reverse = (not against[right], against[up])
         views.append(_view(axes, order[world], reverse, spatial_shape, voxel, title, letters))
     return views
+
+
+def choose_planes(views: Sequence[View], planes: Sequence[str] | None) -> list[View]:
+    """Keep the pictures of some planes of a volume, in the order asked for.
+
+    Args:
+        views: from :func:`world_views`.
+        planes: some of "axial", "coronal", "sagittal"; None for all views.
+
+    Raises:
+        ValueError: for an unknown plane, or planes of an image that has none: a film, or a volume without an affine.
+    """
+    if planes is None:
+        return list(views)
+    named = {view.title: view for view in views if view.title}
+    wanted = [planes] if isinstance(planes, str) else list(planes)
+    if not named or not wanted:
+        raise ValueError(f"`planes` {planes} were asked of an image whose planes nobody knows: it needs an affine in 3D.")
+    return [named[look_up_option(plane, list(named))] for plane in wanted]
 
 
 def _view(

@@ -63,8 +63,10 @@ from .intensity import (
 )
 from .io import LoadLandmarks, LoadLandmarksD, LoadLandmarksd, LoadLandmarksDict
 from .landmarks_follow import FollowReport, check_landmarks_follow
+from .presence import PresenceThreshold, PresenceThresholdD, PresenceThresholdd, PresenceThresholdDict
 from .save import SaveLandmarks, SaveLandmarksD, SaveLandmarksd, SaveLandmarksDict
 from .seeded_by_case import SeededByCaseD, SeededByCased, SeededByCaseDict
+from .sequence import SelectSequence, SelectSequenceD, SelectSequenced, SelectSequenceDict
 from .spatial import (
     LandmarksImageToWorld,
     LandmarksImageToWorldD,
@@ -91,6 +93,7 @@ from .spatial_augmentation import (
     SpatialLandmarksDict,
     batched_augmentation,
 )
+from .volume import LoadVolume, LoadVolumeD, LoadVolumed, LoadVolumeDict
 from .with_landmarks import WithLandmarks, WithLandmarksD, WithLandmarksd, WithLandmarksDict
 
 __all__ = [
@@ -141,10 +144,18 @@ __all__ = [
     "LoadLandmarksD",
     "LoadLandmarksDict",
     "LoadLandmarksd",
+    "LoadVolume",
+    "LoadVolumeD",
+    "LoadVolumeDict",
+    "LoadVolumed",
     "MatchHistogram",
     "MatchHistogramD",
     "MatchHistogramDict",
     "MatchHistogramd",
+    "PresenceThreshold",
+    "PresenceThresholdD",
+    "PresenceThresholdDict",
+    "PresenceThresholdd",
     "RandFlipLandmarks",
     "RandFlipLandmarksD",
     "RandFlipLandmarksDict",
@@ -164,6 +175,10 @@ __all__ = [
     "SeededByCaseD",
     "SeededByCaseDict",
     "SeededByCased",
+    "SelectSequence",
+    "SelectSequenceD",
+    "SelectSequenceDict",
+    "SelectSequenced",
     "SmoothInMillimeters",
     "SmoothInMillimetersD",
     "SmoothInMillimetersDict",

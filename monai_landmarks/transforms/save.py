@@ -20,11 +20,13 @@ from typing import Any
 import torch
 from monai.config import KeysCollection, PathLike
 from monai.transforms import MapTransform, Transform
-from monai.utils import ImageMetaKey, TransformBackends, ensure_tuple_rep, look_up_option
+from monai.utils import ImageMetaKey, MetaKeys, TransformBackends, ensure_tuple_rep, look_up_option
 
 from ..data import Landmarks, write_landmarks
-from ..geometry import LandmarkError
+from ..data.formats import find_format
+from ..geometry import LandmarkError, check_not_deformed
 from .field_of_view import state_in_file, status_words
+from .io import file_affine, file_shape
 from .spatial import as_points, look_up_reference, repeat_keys
 
 __all__ = [
@@ -51,18 +53,26 @@ class SaveLandmarks(Transform):
     are an error, and so is a file that was there before, unless ``overwrite`` allows it. An image that comes again (the
     next epoch) replaces its own file.
 
+    Formats whose numbers are voxels (VerSe and LabelMe files, ``.lml``) are written in the frame of the image's file: give
+    the image with the points. It may have been turned, resampled and cropped since, it knows the affine it was loaded with.
+
     Args:
         output_dir: folder, made when the first file is written.
         names: of the landmarks, in the order of the points.
         suffix: put behind the case's name, such as ``"_pred"``.
         format: the ending of the files, which decides their format: ``".mrk.json"`` (3D Slicer), ``".fcsv"``,
             ``".csv"``, ``".npy"``, ...
-        file_format: name of the format where the ending leaves it open (``".json"``); None goes by the ending.
+        file_format: name of the format where the ending leaves it open (``".json"``: ``"verse"``); None goes by the ending.
         space: coordinate system in the file; None is the format's usual one.
         status: of the landmarks in the image: ``"defined"``, or ``"preview"`` for predictions that wait for review. Those
             that are known to lie outside have the status ``"outside"`` in either case.
         overwrite: whether a file that another run left may be replaced.
-        write_options: further options of :func:`monai_landmarks.data.write_landmarks`.
+        write_options: further options of :func:`monai_landmarks.data.write_landmarks`; ``affine`` or ``pixel_size`` go
+            before the image's file.
+
+    Raises:
+        ValueError: for an unknown option.
+        LandmarkError: where the ending and ``file_format`` say no format.
 
     Example:
         >>> import tempfile
@@ -100,10 +110,17 @@ class SaveLandmarks(Transform):
         self.status = look_up_option(status, _STATUSES)
         self.overwrite = overwrite
         self.write_options = write_options
+        self.in_voxels = _in_voxels(self.extension, file_format, space, write_options)
         self._written: dict[Path, str] = {}
 
     def __call__(  # type: ignore[override]
-        self, points: Any, case: str, confidence: Any = None, source: str | None = None, state: Any = None
+        self,
+        points: Any,
+        case: str,
+        confidence: Any = None,
+        source: str | None = None,
+        state: Any = None,
+        image: Any = None,
     ) -> Path:
         """Write one file.
 
@@ -114,6 +131,7 @@ class SaveLandmarks(Transform):
             source: what tells two images of one name apart, such as the path; None takes the name.
             state: ``(N,)`` of :class:`~monai_landmarks.geometry.field_of_view.FieldOfView`; None where nobody knows which
                 landmarks lie outside the image.
+            image: the channel-first MetaTensor the landmarks belong to, for formats whose numbers are voxels of its file.
 
         Returns:
             the path of the file.
@@ -136,7 +154,8 @@ class SaveLandmarks(Transform):
                 "suffix, or give overwrite=True."
             )
         landmarks = self._landmarks(points, confidence, state)
-        write_landmarks(landmarks, path, format=self.file_format, space=self.space, **self.write_options)
+        options = {**(_file_frame(image) if self.in_voxels else {}), **self.write_options}
+        write_landmarks(landmarks, path, format=self.file_format, space=self.space, **options)
         self._written[path] = source
         return path
 
@@ -149,6 +168,34 @@ class SaveLandmarks(Transform):
             )
         status = status_words(plain, state, self.status) if plain.ndim == 2 else None
         return Landmarks(plain.numpy(), self.names, status, scores)
+
+
+def _in_voxels(extension: str, file_format: str | None, space: str | None, options: Mapping[str, Any]) -> bool:
+    """Tell whether the numbers in the files are voxels, of a size that nobody has told yet."""
+    item = find_format(Path(f"case{extension}"), file_format, writing=True)
+    in_voxels = str(space or item.space).casefold() in ("voxel", "voxel_mm")
+    return in_voxels and item.pixel_size is None and not {"affine", "pixel_size"} & set(options)
+
+
+def _file_frame(image: Any) -> dict[str, Any]:
+    """Return affine and size of the grid in the image's file, as ``write_landmarks`` takes them."""
+    if image is None:
+        raise LandmarkError(
+            "files of this format hold voxels of the image's file: give image=, the image of these points."
+        )
+    check_not_deformed(image, "writing voxels of its file")
+    if getattr(image, "applied_operations", None) and image.meta.get(MetaKeys.ORIGINAL_AFFINE) is None:
+        raise LandmarkError(
+            "the image was transformed and does not know the affine of its file: load it with LoadVolumed or LoadImaged, or "
+            "give affine, that of the file."
+        )
+    affine = file_affine(image)
+    if affine is None:
+        raise LandmarkError(
+            f"voxels of the image's file are asked for, and the image is a {type(image).__name__} without affine: load it "
+            "with LoadVolumed or LoadImaged, and do not switch off MONAI's meta tracking."
+        )
+    return {"affine": affine, "spatial_shape": file_shape(image)}
 
 
 def _checked_case(case: Any) -> str:
@@ -194,7 +241,8 @@ class SaveLandmarksd(MapTransform):
 
     A landmark outside the image keeps its coordinates and has the status ``"outside"``, in formats that can say so.
     Without ``state_keys`` the image under ``refer_keys`` tells which these are; what counts is the image's file and not
-    what preprocessing left of it.
+    what preprocessing left of it. Formats whose numbers are voxels (VerSe and LabelMe files, ``.lml``) are written in the
+    frame of that file too, so predictions go back to where the input was.
 
     Args:
         keys: points ``(N, D)`` in world millimetres.
@@ -214,7 +262,20 @@ class SaveLandmarksd(MapTransform):
         write_options: further options of ``write_landmarks``.
 
     Raises:
-        ValueError: without ``refer_keys`` and ``case_key``, or for several keys with one suffix.
+        ValueError: without ``refer_keys`` and ``case_key``, without ``refer_keys`` for a format in voxels, or for several
+            keys with one suffix.
+
+    Example:
+        >>> import tempfile
+        >>> from monai.data import MetaTensor
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> save = SaveLandmarksd("pred", folder.name, ["L1"], refer_keys="image", format=".json", file_format="verse")
+        >>> ct = MetaTensor(torch.zeros(1, 9, 9, 9), affine=torch.diag(torch.tensor([-2.0, -2.0, 2.0, 1.0])))
+        >>> ct.meta["filename_or_obj"] = "ct.nii.gz"
+        >>> _ = save({"image": ct, "pred": torch.tensor([[-4.0, -6.0, 8.0]])})
+        >>> "".join((Path(folder.name) / "ct.json").read_text().split())
+        '[{"direction":["L","P","S"]},{"label":20,"X":2.0,"Y":3.0,"Z":4.0}]'
+        >>> folder.cleanup()
     """
 
     backend = SaveLandmarks.backend
@@ -251,6 +312,10 @@ class SaveLandmarksd(MapTransform):
             SaveLandmarks(output_dir, names, each, format, file_format, space, status, overwrite, **write_options)
             for each in suffixes
         )
+        if refer_keys is None and self.savers[0].in_voxels:
+            raise ValueError(
+                f"files of the format {file_format or format!r} hold voxels of the image's file: give refer_keys, the image."
+            )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
@@ -264,7 +329,7 @@ class SaveLandmarksd(MapTransform):
                 state = look_up_reference(d, state_key, "state_keys")
             else:
                 state = None if refer_key is None else state_in_file(d[key], d[refer_key])
-            saver(d[key], case, confidence, source, state)
+            saver(d[key], case, confidence, source, state, None if refer_key is None else d[refer_key])
         return d
 
     def _case(self, data: Mapping[Hashable, Any], refer_key: Hashable | None) -> tuple[str, str]:

@@ -54,7 +54,8 @@ class SeededByCased(Transform):
             raise LandmarkError(
                 f"{type(transform).__name__} has no random state to seed: give a Rand... transform or a Compose of some."
             )
-        self.transform, self.seed, self.case_key = transform, seed, case_key
+        self.transform: Any = transform
+        self.seed, self.case_key = seed, case_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Transform one item."""

@@ -319,3 +319,25 @@ def test_real_volume(real_data):
     sagittal = figure.axes[2]
     first, last = (screen(figure, sagittal, (voxels[i, 1], voxels[i, 2])) for i in (0, 4))
     assert first[1] < last[1], "the anterior tip lies left of the posterior tip"
+
+
+def test_chosen_planes_with_names_beside_the_points() -> None:
+    volume = MetaTensor(torch.rand(1, 20, 16, 30), affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0])))
+    points = torch.tensor([[5.0, 6.0, 4.0], [5.0, 6.0, 20.0]])
+    figure = landmark_overlay(
+        volume, points, names=["T12", "L1"], projection="max", planes=("sagittal", "coronal"), mark="name"
+    )
+    pictures = figure.axes[:-1]
+    assert [ax.get_title().split(",")[0] for ax in pictures] == ["sagittal", "coronal"]
+    for ax in pictures:
+        assert {"T12", "L1"} <= {text.get_text() for text in ax.texts}
+
+
+@pytest.mark.parametrize(
+    "options", [{"planes": ("lateral",)}, {"mark": "nothing"}, {"planes": ()}, {"affine": None, "planes": ("axial",)}]
+)
+def test_plane_or_mark_that_is_not_there(options: dict) -> None:
+    image = torch.rand(1, 9, 9, 9)
+    settings = {"affine": torch.eye(4), **options}
+    with pytest.raises(ValueError, match="plane|mark|lateral|nothing|axial"):
+        landmark_overlay(image, torch.ones(1, 3), **settings)

@@ -13,20 +13,32 @@
 
 from __future__ import annotations
 
+from .csi2014 import CSI2014_LANDMARKS, CSI2014_VERSE_LABELS, csi2014_datalist
+from .hand_mri import HAND_MRI_LANDMARKS, hand_mri_datalist
 from .hippocampus_mr import HIPPOCAMPUS_LANDMARKS, hippocampus_datalist
-from .image_folder import image_folder_datalist
+from .image_folder import FILM_SUFFIXES, VOLUME_SUFFIXES, image_folder_datalist
 from .isbi2015 import ISBI2015_LANDMARKS, isbi2015_datalist, isbi2015_points
 from .lumbar_mr import LUMBAR_MR_LANDMARKS, lumbar_mr_datalist
 from .mouse_skull_ct import MOUSE_SKULL_LANDMARKS, mouse_skull_ct_datalist, mouse_strain
 from .phantom_marker import is_phantom
 from .splits import cross_validation_folds, seeded_order, select_fold, select_part
+from .verse import VERSE_LANDMARKS, verse_datalist
+from .vertebrae import vertebra_name
 
 __all__ = [
+    "CSI2014_LANDMARKS",
+    "CSI2014_VERSE_LABELS",
+    "FILM_SUFFIXES",
+    "HAND_MRI_LANDMARKS",
     "HIPPOCAMPUS_LANDMARKS",
     "ISBI2015_LANDMARKS",
     "LUMBAR_MR_LANDMARKS",
     "MOUSE_SKULL_LANDMARKS",
+    "VERSE_LANDMARKS",
+    "VOLUME_SUFFIXES",
     "cross_validation_folds",
+    "csi2014_datalist",
+    "hand_mri_datalist",
     "hippocampus_datalist",
     "image_folder_datalist",
     "is_phantom",
@@ -38,4 +50,6 @@ __all__ = [
     "seeded_order",
     "select_fold",
     "select_part",
+    "verse_datalist",
+    "vertebra_name",
 ]

@@ -18,7 +18,7 @@ from typing import Any
 
 from ...geometry import LandmarkError
 
-__all__ = ["image_folder_datalist"]
+__all__ = ["FILM_SUFFIXES", "VOLUME_SUFFIXES", "image_folder_datalist"]
 
 FILM_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")

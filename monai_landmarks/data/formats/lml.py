@@ -17,6 +17,8 @@ image's origin and direction. So the image's affine is needed to find the place 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from monai_landmarks.geometry import LandmarkError
@@ -26,9 +28,14 @@ from .common import FileLandmarks, ReadRequest, WriteRequest, is_number, parse_n
 _FIELDS = 5
 
 
-def read(request: ReadRequest) -> FileLandmarks:
-    """Read the list; a first line whose coordinates are not numbers is a heading."""
-    names: list[str] = []
+def read(request: ReadRequest, *, rename: Callable[[str], str] | None = None) -> FileLandmarks:
+    """Read the list; a first line whose coordinates are not numbers is a heading.
+
+    Args:
+        request: the file, with the affine of its image.
+        rename: gives the name that stands for one of the file's, such as ``"L3"`` for ``"L3_center"``.
+    """
+    lines: dict[str, int] = {}
     points: list[list[float]] = []
     for number, line in enumerate(read_text(request.path).splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
@@ -38,13 +45,18 @@ def read(request: ReadRequest) -> FileLandmarks:
             raise LandmarkError(f"line {number} is {line!r}; id, name, x, y, z separated by tabs are expected.")
         if not points and not any(is_number(cell) for cell in cells[2:]):
             continue
-        names.append(cells[1].strip())
+        name = cells[1].strip() if rename is None else rename(cells[1])
+        if name in lines:
+            raise LandmarkError(
+                f"lines {lines[name]} and {number} both give {name!r}, and a spine has one: correct one of them."
+            )
+        lines[name] = number
         points.append(
             [parse_number(cell, f"line {number}, {axis}") for cell, axis in zip(cells[2:], "xyz", strict=True)]
         )
     if not points:
         raise LandmarkError("the list holds no points.")
-    return FileLandmarks(points=np.array(points), space="voxel_mm", names=names)
+    return FileLandmarks(points=np.array(points), space="voxel_mm", names=list(lines))
 
 
 def write(request: WriteRequest) -> None:

@@ -16,5 +16,22 @@ from monai_landmarks.data.datasets.phantom_marker import is_phantom
 
 from .cephalogram import cephalogram_phantom, write_cephalogram_phantom
 from .fallback import dataset_or_phantom
+from .hand_mri import hand_mri_phantom, write_hand_mri_phantom
+from .lumbar_mr import lumbar_mr_phantom, write_lumbar_mr_phantom
+from .mouse_skull_ct import mouse_skull_phantom, write_mouse_skull_phantom
+from .spine_ct import spine_ct_phantom, write_spine_ct_phantom
 
-__all__ = ["cephalogram_phantom", "dataset_or_phantom", "is_phantom", "write_cephalogram_phantom"]
+__all__ = [
+    "cephalogram_phantom",
+    "dataset_or_phantom",
+    "hand_mri_phantom",
+    "is_phantom",
+    "lumbar_mr_phantom",
+    "mouse_skull_phantom",
+    "spine_ct_phantom",
+    "write_cephalogram_phantom",
+    "write_hand_mri_phantom",
+    "write_lumbar_mr_phantom",
+    "write_mouse_skull_phantom",
+    "write_spine_ct_phantom",
+]

@@ -12,23 +12,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from monai.utils import optional_import
 
 from monai_landmarks.data.datasets.isbi2015 import ISBI2015_LANDMARKS, OFFICIAL_FOLDERS, ORIGINAL_SIZE, SECTIONS
-from monai_landmarks.data.datasets.phantom_marker import PHANTOM_PARAMETERS, PHANTOM_TEXT, read_phantom_parameters
 from monai_landmarks.data.files import atomic_write
 
 from .apparatus import draw_apparatus, expose, stamp_frame
 from .drawing import Film, enlarge_twice
 from .head import FILM_MM, SAMPLES, Head, Pose, build_head, draw_pose
 from .scene import draw_head
+from .volume_files import finish_phantom, start_phantom, write_text
 
 PILImage, _ = optional_import("PIL.Image")
 
@@ -47,9 +45,7 @@ NOTICE = """This is a phantom. The films in this folder are computer drawings of
 patients; their landmarks are true by construction. They are laid out like the ISBI 2015 cephalometric challenge so
 that the same reader serves both. 400_junior and 400_senior hold the true points plus independent random reader
 errors, rounded to whole original pixels; true_points_mm.csv holds the true points. No number obtained on these
-films says anything about performance on patients.
-
-Parameters: """
+films says anything about performance on patients."""
 
 
 def cephalogram_phantom(
@@ -155,16 +151,15 @@ def write_cephalogram_phantom(
         "cases": cases,
     }
     root = Path(folder)
-    if _is_complete(root, parameters):
+    if start_phantom(root, parameters, NOTICE):
         return root
-    _write_text(root / PHANTOM_TEXT, NOTICE + json.dumps(parameters) + "\n")
     truth = {
         case: _write_film(root, section, case, reduction, seed, reader_sd_mm)
         for section, numbers in cases.items()
         for case in numbers
     }
     _write_truth(root / "true_points_mm.csv", truth)
-    _write_text(root / PHANTOM_PARAMETERS, json.dumps(parameters, indent=2) + "\n")
+    finish_phantom(root, parameters)
     return root
 
 
@@ -223,40 +218,6 @@ def _number_films(counts: dict[str, int]) -> dict[str, list[str]]:
     return cases
 
 
-def _is_complete(root: Path, parameters: dict[str, Any]) -> bool:
-    """True for a complete phantom of these parameters; an error for a folder that must not be written to."""
-    if not root.exists():
-        return False
-    if not root.is_dir():
-        raise ValueError(f"{root} is a file, expected a folder to write the phantom to.")
-    present = read_phantom_parameters(root)
-    if present is not None:
-        if present == parameters:
-            return True
-        raise ValueError(_other_phantom(root, present, parameters))
-    notice = root / PHANTOM_TEXT
-    if notice.is_file():
-        started = json.loads(notice.read_text(encoding="utf-8").rpartition("Parameters: ")[2] or "{}")
-        if started != parameters:
-            raise ValueError(_other_phantom(root, started, parameters))
-    elif any(root.iterdir()):
-        raise ValueError(
-            f"{root} is not empty and holds no phantom; it will not be written to, as it may be real data. Give a new"
-            " or empty folder."
-        )
-    return False
-
-
-def _other_phantom(root: Path, present: dict[str, Any], wanted: dict[str, Any]) -> str:
-    differing = sorted(key for key in {*present, *wanted} if present.get(key) != wanted.get(key))
-    changes = [f"{key} is {_short(present.get(key))}, asked was {_short(wanted.get(key))}" for key in differing]
-    return f"{root} holds another phantom: {'; '.join(changes)}. Delete it or give another folder."
-
-
-def _short(value: Any) -> str:
-    return str({key: len(cases) for key, cases in value.items()}) if isinstance(value, dict) else repr(value)
-
-
 def _write_film(root: Path, section: str, case: str, reduction: int, seed: int, reader_sd_mm: float) -> np.ndarray:
     """Write what is missing of one film and its two readers' points; return the true points in mm."""
     rng = np.random.default_rng([seed, int(case)])
@@ -271,7 +232,7 @@ def _write_film(root: Path, section: str, case: str, reduction: int, seed: int, 
     for number, reader in enumerate(("junior", "senior"), start=1):
         error = np.random.default_rng([seed, int(case), number]).normal(0, reader_sd_mm, points.shape)
         pixels = np.rint((points + error) / PIXEL_MM).astype(int).clip(0, np.array(ORIGINAL_SIZE) - 1)
-        _write_text(root / f"400_{reader}" / f"{case}.txt", "".join(f"{x},{y}\n" for x, y in pixels))
+        write_text(root / f"400_{reader}" / f"{case}.txt", "".join(f"{x},{y}\n" for x, y in pixels))
     return points
 
 
@@ -281,9 +242,4 @@ def _write_truth(path: Path, truth: dict[str, np.ndarray]) -> None:
 
     header = line(["case", *(f"{name}_{axis}" for name in ISBI2015_LANDMARKS for axis in "xy")])
     rows = (line([case, *(f"{value:.4f}" for value in points.ravel())]) for case, points in truth.items())
-    _write_text(path, header + "".join(rows))
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    write_text(path, header + "".join(rows))
