@@ -102,11 +102,11 @@ class CandidateSearch:
 
     Args:
         image_shape: of the whole maps, ``*S``.
-        max_candidates: see :func:`find_candidates`, as all that follow.
-        min_distance: .
-        min_confidence: .
-        min_relative: .
-        method: .
+        max_candidates: see :func:`find_candidates`.
+        min_distance: see there.
+        min_confidence: see there.
+        min_relative: see there.
+        method: see there.
         options: of the method.
 
     Attributes:

@@ -114,7 +114,7 @@ class LandmarkSlidingWindowInferer(Inferer):
         if not isinstance(sw_batch_size, int) or sw_batch_size < 1:
             raise ValueError(f"`sw_batch_size` must be a whole number >= 1, got {sw_batch_size!r}.")
         self.sw_batch_size, self.mode = sw_batch_size, look_up_option(mode, MODES)
-        self.search_options = {
+        self.search_options: dict[str, Any] = {
             "max_candidates": max_candidates,
             "min_distance": min_distance,
             "min_confidence": min_confidence,

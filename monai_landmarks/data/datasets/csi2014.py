@@ -25,8 +25,8 @@ from ..formats import read_landmark_table, read_landmarks
 from ..formats.common import Frame
 from ..landmarks import Landmarks, quoted
 from .phantom_marker import is_phantom, read_phantom_parameters
-from .splits import select_fold
-from .vertebrae import list_scans, select_grouped_part, vertebra_name
+from .splits import select_fold, select_part
+from .vertebrae import list_scans, vertebra_name
 
 __all__ = ["CSI2014_LANDMARKS", "CSI2014_VERSE_LABELS", "csi2014_datalist"]
 
@@ -123,9 +123,9 @@ def csi2014_datalist(
         chosen = sorted(test)
     elif section == "set1" and fold is not None and setup is None:
         rest = select_fold(training, fold, "test" if part == "test" else "training", 2, 1, seed, groups.__getitem__)
-        chosen = rest if part == "test" else select_grouped_part(rest, part, num_validation, seed, groups.__getitem__)
+        chosen = rest if part == "test" else select_part(rest, part, num_validation, seed, groups.__getitem__)
     else:
-        chosen = select_grouped_part(list(training), part, num_validation, seed, groups.__getitem__)
+        chosen = select_part(list(training), part, num_validation, seed, groups.__getitem__)
     return _entries(root, setup, {case: {**training, **test}[case] for case in chosen}, ignore_names)
 
 

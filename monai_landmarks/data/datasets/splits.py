@@ -42,14 +42,22 @@ def seeded_order(cases: Iterable[str], seed: int = 0) -> list[str]:
     return sorted(cases, key=lambda case: hashlib.sha256(f"{seed}:{case}".encode()).hexdigest())
 
 
-def select_part(cases: Sequence[str], part: str | None, num_validation: int, seed: int = 0) -> list[str]:
+def select_part(
+    cases: Sequence[str],
+    part: str | None,
+    num_validation: int,
+    seed: int = 0,
+    group: Callable[[str], str] | None = None,
+) -> list[str]:
     """Select all cases of a training section, or its fixed training or validation part.
 
     Args:
         cases: case names of the training section.
         part: None for all; ``"validation"`` for ``num_validation`` cases drawn by ``seed``; ``"train"`` for the rest.
-        num_validation: number of validation cases, 1 to ``len(cases) - 1``. Not looked at where ``part`` is None.
+        num_validation: number of validation cases, 1 to ``len(cases) - 1``; with groups the least number, since whole
+            groups are drawn until it is reached. Not looked at where ``part`` is None.
         seed: seed of the draw.
+        group: gives the group of a case, such as its patient; None puts each case into a group of its own.
 
     Returns:
         The selected names, sorted.
@@ -65,13 +73,18 @@ def select_part(cases: Sequence[str], part: str | None, num_validation: int, see
     if part is None:
         return sorted(cases)
     part = look_up_option(part, ("train", "validation"))
-    if not 1 <= num_validation < len(cases):
+    of = {case: case if group is None else group(case) for case in cases}
+    chosen: set[str] = set()
+    for name in seeded_order(set(of.values()), seed):
+        if len(chosen) < num_validation:
+            chosen.update(case for case in cases if of[case] == name)
+    if num_validation < 1 or len(chosen) >= len(cases):
+        kept = "" if group is None else " Whole groups are drawn, which may take more."
         raise ValueError(
             f"num_validation must leave both parts non-empty: expected 1 to {len(cases) - 1} for {len(cases)} training"
-            f" cases, got {num_validation}."
+            f" cases, got {num_validation}.{kept}"
         )
-    order = seeded_order(cases, seed)
-    return sorted(order[:num_validation] if part == "validation" else order[num_validation:])
+    return sorted(chosen if part == "validation" else set(cases) - chosen)
 
 
 def cross_validation_folds(
@@ -153,16 +166,4 @@ def select_fold(
     if part == "test":
         return folds[fold]
     rest = [case for number, members in enumerate(folds) if number != fold for case in members]
-    if part == "training":
-        return sorted(rest)
-    of = {case: case if group is None else group(case) for case in rest}
-    chosen: set[str] = set()
-    for name in seeded_order(set(of.values()), seed):
-        if len(chosen) < num_validation:
-            chosen.update(case for case in rest if of[case] == name)
-    if not num_validation >= 1 or len(chosen) >= len(rest):
-        raise ValueError(
-            f"num_validation must leave cases of the {len(rest)} for training and at least one for validation, got "
-            f"{num_validation}."
-        )
-    return sorted(chosen if part == "validation" else set(rest) - chosen)
+    return select_part(rest, None if part == "training" else part, num_validation, seed, group)

@@ -25,8 +25,8 @@ from monai_landmarks.geometry import LandmarkError
 from ..formats import read_landmarks
 from ..formats.verse import VERTEBRA_NAMES
 from ..landmarks import Landmarks, quoted
-from .splits import select_fold
-from .vertebrae import list_scans, select_grouped_part
+from .splits import select_fold, select_part
+from .vertebrae import list_scans
 
 __all__ = ["VERSE_LANDMARKS", "verse_datalist"]
 
@@ -104,7 +104,7 @@ def verse_datalist(
         of_fold = "test" if part == "validation" else "training"
         chosen = select_fold(images, fold, of_fold, num_folds, 1, seed, _subject)
     else:
-        chosen = select_grouped_part(list(images), part, num_validation, seed, _subject)
+        chosen = select_part(list(images), part, num_validation, seed, _subject)
 
     def read(case: str, affine: np.ndarray, shape: tuple[int, ...]) -> tuple[Landmarks, Path]:
         path = annotations[case]

@@ -20,12 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.utils import look_up_option, optional_import
+from monai.utils import optional_import
 
 from monai_landmarks.geometry import LandmarkError, apply_affine, inside, invert_affine, present
 
 from ..landmarks import Landmarks, shortened
-from .splits import seeded_order
 
 nib, _ = optional_import("nibabel")
 
@@ -163,34 +162,3 @@ def list_scans(
             "%s: labels with a gap in %d of %d scans: %s.", data_set, len(gaps), len(entries), "; ".join(gaps)
         )
     return entries
-
-
-def select_grouped_part(
-    cases: Sequence[str], part: str | None, num_validation: int, seed: int, group: Callable[[str], str]
-) -> list[str]:
-    """Select all cases of a training section, or its fixed training or validation part, patient by patient.
-
-    Args:
-        cases: case names of the training section.
-        part: None for all; ``"validation"`` for whole groups, drawn by ``seed`` until ``num_validation`` cases are there;
-            ``"train"`` for the rest.
-        num_validation: least number of validation cases.
-        seed: of the draw.
-        group: gives the patient of a case.
-
-    Raises:
-        ValueError: when ``part`` is unknown or a part would be empty.
-    """
-    if part is None:
-        return sorted(cases)
-    part = look_up_option(part, ("train", "validation"))
-    chosen: set[str] = set()
-    for name in seeded_order({group(case) for case in cases}, seed):
-        if len(chosen) < num_validation:
-            chosen.update(case for case in cases if group(case) == name)
-    if num_validation < 1 or len(chosen) >= len(cases):
-        raise ValueError(
-            f"num_validation must leave both parts non-empty with patients kept together: {len(cases)} training cases, got "
-            f"{num_validation}."
-        )
-    return sorted(chosen if part == "validation" else set(cases) - chosen)
