@@ -36,7 +36,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="further settings of the bundle"
     )
+    parser.add_argument("--tag", default="", help="evaluate under this name, for other settings of the same networks")
     return parser.parse_args(arguments)
+
+
+def title(options: argparse.Namespace, method: str) -> str:
+    return f"{method}_{options.tag}" if options.tag else method
 
 
 def run_bundle(files: Sequence[Path], settings: dict[str, Any]) -> None:
@@ -53,19 +58,22 @@ def one_fold(options: argparse.Namespace, method: str, fold: int) -> tuple[dict[
 
     configs = options.bundle / "configs"
     training = [configs / "train.json", configs / "methods" / f"{method}.json"]
-    evaluation = [*training, configs / "evaluate.json"]
     settings = {"dataset_dir": options.dataset_dir, "bundle_root": options.out, "fold": fold}
     settings |= dict(pair.split("=", 1) for pair in options.set)
+    settings["output_dir"] = options.out / "eval" / title(options, method) / f"fold{fold}"
     parser = ConfigParser()
-    parser.read_config([str(file) for file in evaluation])
+    parser.read_config([str(file) for file in (*training, configs / "evaluate.json")])
     for key, value in settings.items():
-        parser[key] = str(value) if isinstance(value, Path) else value
+        parser[key] = value if isinstance(value, int) else str(value)
     network = Path(parser.get_parsed_content("ckpt_path"))
-    table = Path(parser.get_parsed_content("output_dir")) / "predictions" / "landmarks.csv"
+    table = settings["output_dir"] / "predictions" / "landmarks.csv"
     if not network.is_file():
         run_bundle(training, settings)
+    calibration = configs / "calibrate.json"
+    if calibration.is_file() and not (network.parent / "presence.json").is_file():
+        run_bundle([*training, calibration], settings)
     if not table.is_file():
-        run_bundle(evaluation, settings)
+        run_bundle([*training, configs / "evaluate.json"], settings)
     names = parser.get_parsed_content("landmark_names")
     cases = parser.get_parsed_content("validate#dataset#data")
     truth = {case["case"]: Landmarks(case["landmarks"], names) for case in cases}
@@ -74,7 +82,7 @@ def one_fold(options: argparse.Namespace, method: str, fold: int) -> tuple[dict[
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the folds of each method, print one table per method and one of all."""
-    from monai_landmarks.protocols import compare, evaluate
+    from monai_landmarks.protocols import compare, evaluate, get_protocol
 
     options = parse(arguments)
     folds = [int(text) for text in options.folds.split(",")]
@@ -84,8 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for fold in folds:
             for side, part in zip(pooled, one_fold(options, method, fold), strict=True):
                 side.update(part)
-        result = evaluate(*pooled, options.protocol, method=method, info={"folds": folds})
-        result.save(options.out / "eval" / method / "pooled")
+        protocol = get_protocol(options.protocol, dataset_dir=options.dataset_dir)
+        result = evaluate(*pooled, protocol, method=title(options, method), info={"folds": folds, "set": options.set})
+        result.save(options.out / "eval" / title(options, method) / "pooled")
         print(result.table(), end="\n\n")
         results.append(result)
     print(compare(results))

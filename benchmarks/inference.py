@@ -21,7 +21,7 @@ import torch
 from monai.inferers import SlidingWindowInferer
 
 from monai_landmarks.heatmaps import decode_heatmaps
-from monai_landmarks.inferers.sliding_window import LandmarkSlidingWindowInferer
+from monai_landmarks.inferers import LandmarkSlidingWindowInferer
 from monai_landmarks.networks import SpatialConfigurationNet
 
 from .decoding import plain_argmax

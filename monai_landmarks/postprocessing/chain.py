@@ -52,7 +52,7 @@ class Problem:
         index: flat number of the candidate in each slot ``(L, C)``.
         points: its place ``(L, C, D)``.
         gain: of taking it ``(L, C)``, ``-inf`` where there is none.
-        start: cost of beginning the chain with it ``(L, C)``.
+        ends: cost of beginning, or of ending, the chain with it ``(L, C)``.
         pairs: cost of two after each other, for labels 1, 2, ... places apart: ``(L - g, C, C)``.
     """
 
@@ -60,7 +60,7 @@ class Problem:
     index: np.ndarray
     points: np.ndarray
     gain: np.ndarray
-    start: np.ndarray
+    ends: np.ndarray
     pairs: list[np.ndarray]
 
 
@@ -119,7 +119,7 @@ class Chain:
         gain = np.where(np.isnan(part), -np.inf, gain)
         gaps = range(1, min(w.max_missing + 1, len(index) - 1) + 1)
         pairs = [self._pair_cost(placed, shift, gap, nearest) for gap in gaps]
-        return Problem(self.anatomy.cost, index, placed, gain, w.shift_cost * np.abs(shift), pairs)
+        return Problem(self.anatomy.cost, index, placed, gain, 0.5 * w.shift_cost * np.abs(shift), pairs)
 
     def _pair_cost(self, placed: np.ndarray, shift: np.ndarray, gap: int, nearest: float) -> np.ndarray:
         w, usual = self.weights, self.usual[gap - 1]
@@ -141,7 +141,7 @@ def best_path(problem: Problem, gain: np.ndarray) -> tuple[float, list[tuple[int
     back = np.full((labels, slots), -1)
     columns = np.arange(slots)
     for label in range(labels):
-        reach, source = -problem.start[label], np.full(slots, -1)
+        reach, source = -problem.ends[label], np.full(slots, -1)
         for gap, pair in enumerate(problem.pairs[:label], start=1):
             through = best[label - gap][:, None] - pair[label - gap]
             slot = through.argmax(axis=0)
@@ -149,8 +149,9 @@ def best_path(problem: Problem, gain: np.ndarray) -> tuple[float, list[tuple[int
             source = np.where(value > reach, (label - gap) * slots + slot, source)
             reach = np.maximum(value, reach)
         best[label], back[label] = gain[label] + reach, source
-    at = int(best.argmax())
-    score = float(best.flat[at])
+    total = best - problem.ends
+    at = int(total.argmax())
+    score = float(total.flat[at])
     path: list[tuple[int, int]] = []
     while score > 0 and at >= 0:
         path.append(divmod(at, slots))

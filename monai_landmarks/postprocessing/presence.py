@@ -89,12 +89,12 @@ def presence_thresholds(
     """Find the thresholds with the fewest wrong decisions on validation data.
 
     Every cut between two neighbouring scores is tried; the threshold is the middle between them. Among equally good cuts
-    the one with the widest gap is taken. Where it is best to keep all, the threshold is the lowest score; where it is
-    best to keep none, the next number after the highest.
+    the one with the widest gap is taken. Where it is best to keep all, the threshold is 0, or the lowest score if that is
+    negative: nothing was seen that would tell how low the score of one that is there may be. Where it is best to keep
+    none, it is the next number after the highest score.
 
     A landmark that was present in all validation cases, or in none, tells nothing about its threshold and gets the
-    pooled one: that of all landmarks taken together. If no landmark was ever absent, the pooled threshold is the lowest
-    score, which keeps everything that was seen.
+    pooled one: that of all landmarks taken together. If no landmark was ever absent, nothing is ever called absent.
 
     Args:
         confidence: ``(M, N)`` of M validation cases. NaN where nothing was found, which counts as below any threshold.
@@ -176,7 +176,7 @@ def _best_cut(scores: torch.Tensor, there: torch.Tensor, criterion: str, false_p
     row = width.argmax(dim=0, keepdim=True)
     low, high = below.gather(0, row)[0], above.gather(0, row)[0]
     after = torch.nextafter(low, torch.full_like(low, torch.inf))
-    return torch.where(high.isinf(), after, torch.where(low.isinf(), high, (low + high) / 2))
+    return torch.where(high.isinf(), after, torch.where(low.isinf(), high.clamp(max=0.0), (low + high) / 2))
 
 
 def save_presence_thresholds(path: str | os.PathLike[str], thresholds: Any, names: Sequence[str]) -> None:

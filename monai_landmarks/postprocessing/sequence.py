@@ -46,7 +46,7 @@ class SequenceModel:
     .. math::
         \sum_{l} \left[ w (q_l - \tau) - 0.05\, s |h_l| \right]
         - \sum_{(l, m)} \left[ c \left(1 - e^{-d_{lm}^2 / 2c}\right) - \tfrac{D}{2}
-          + \mu (m - l - 1) + s |h_m - h_l| \right] - s |h_{first}| - \text{cost of the anatomy}
+          + \mu (m - l - 1) + s |h_m - h_l| \right] - \tfrac{s}{2} (|h_{first}| + |h_{last}|) - \text{cost of the anatomy}
 
     over the labels :math:`l` taken and the pairs :math:`(l, m)` that follow each other:
 
@@ -56,8 +56,9 @@ class SequenceModel:
       cut off softly at :math:`c`, so that one unusual disc does not break a spine; a usual pair costs nothing on average.
     * Labels beyond both ends are free: a field of view shows a part. A member missing inside costs :math:`\mu`.
     * A label may take a candidate of a channel next to it, :math:`h` places off, because the network counted wrongly. A
-      change of :math:`h` costs :math:`s` per place, so a block of labels that is one off is repaired as a whole. For a
-      label without channel, such as T13, :math:`h` counts from the nearest channels.
+      change of :math:`h` costs :math:`s` per place, from and to 0 beyond the ends half of that, so a block of labels that
+      is one off is repaired as a whole, wherever it lies. For a label without channel, such as T13, :math:`h` counts from the
+      nearest channels.
     * No place is used twice, and no two neighbours are further apart than is possible (``margin``).
     * Each anatomy (a regular spine, T13, no T12, L6, no L5) is an order of its own; a variant has to outweigh its cost.
 
@@ -247,6 +248,8 @@ class SequenceModel:
         check_points(torch.from_numpy(points), dims, "candidates")
         missing = np.isnan(points[..., 0])
         wrong = missing != np.isnan(scores)
+        # find_candidates gives an empty map no candidate, but its maximum as the first confidence.
+        wrong[:, 0] &= ~missing[:, 0]
         if wrong.any() or np.isinf(scores).any():
             n, k = np.argwhere(wrong | np.isinf(scores))[0]
             raise LandmarkError(

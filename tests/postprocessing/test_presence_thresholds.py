@@ -72,12 +72,14 @@ def test_each_landmark_its_own_and_the_pooled_one_where_there_is_no_contrast() -
     assert float(pooled) == pytest.approx(0.4)  # misses 0.09 and 0.07; all others are right
 
 
-def test_never_absent_keeps_all_that_was_seen() -> None:
+def test_never_absent_is_never_called_absent() -> None:
     scores = torch.tensor([[0.9, 0.3], [0.7, 0.5]])
     thresholds = presence_thresholds(scores, torch.ones(2, 2, dtype=torch.bool))
-    assert thresholds.tolist() == pytest.approx([0.3, 0.3])
     points = torch.zeros(2, 2, 3)
-    assert torch.equal(apply_presence(points, scores.double(), thresholds), points)
+    # A test case may well answer lower than the few validation cases did.
+    assert torch.equal(apply_presence(points, scores.double() / 10, thresholds), points)
+    negative = presence_thresholds(scores - 1, torch.ones(2, 2, dtype=torch.bool))
+    assert torch.equal(apply_presence(points, scores.double() - 1, negative), points)
 
 
 def test_keeping_none_can_be_best() -> None:
@@ -90,7 +92,7 @@ def test_keeping_none_can_be_best() -> None:
 def test_balanced_criterion_does_not_always_keep_what_is_rarely_absent() -> None:
     scores = torch.tensor([[0.3], [0.35], [0.5], [0.5], [0.5], [0.5], [0.5], [0.4]])
     there = torch.tensor([[True], [True], [True], [True], [True], [True], [True], [False]])
-    assert float(presence_thresholds(scores, there)) == pytest.approx(0.3)
+    assert float(presence_thresholds(scores, there)) < 0.3
     assert float(presence_thresholds(scores, there, criterion="balanced")) == pytest.approx(0.45)
 
 

@@ -48,9 +48,8 @@ def score_of(model: SequenceModel, anatomy: Anatomy, chain, points, relative) ->
         h = off_by(model, anatomy.labels[label], channel)
         total += w.confidence_weight * (relative[channel, candidate] - w.confidence_threshold)
         total -= 0.05 * w.shift_cost * abs(h)
-        if before is None:
-            total -= w.shift_cost * abs(h)
-        else:
+        total -= 0.5 * w.shift_cost * abs(h) * ((before is None) + (label == chain[-1][0]))
+        if before is not None:
             last, last_h, place = before
             mean, covariance, distance, sd = usual(model, anatomy, last, label)
             offset = points[channel, candidate] - place
@@ -129,6 +128,16 @@ def test_no_sequence_scores_higher(dims: int, seed: int, rotation_invariant: boo
         if name != "x":
             expected["abcd".index(name)] = channel, candidate
     np.testing.assert_array_equal(result.chosen.numpy(), expected)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_chain_read_from_its_other_end_gives_the_same_members(seed: int) -> None:
+    train, points, confidence = small_problem(seed, 3)
+    model = SequenceModel(list("abcd")).fit(train)
+    mirrored = SequenceModel(list("dcba")).fit([case[::-1] for case in train])
+    one, other = model(points, confidence), mirrored(points[::-1], confidence[::-1])
+    assert one.score == pytest.approx(other.score)
+    np.testing.assert_array_equal(one.points.numpy(), other.points.numpy()[::-1])
 
 
 def test_a_place_that_comes_back_later_in_the_chain_is_used_once() -> None:
