@@ -11,7 +11,7 @@
 """Anatomical landmark detection in 2D and 3D medical images, as a plugin on MONAI.
 
 Rooms: ``geometry``, ``heatmaps``, ``data``, ``transforms``, ``networks``, ``losses``, ``metrics``, ``protocols``,
-``inferers``, ``engines``, ``handlers``, ``report``. Each is imported when it is first used.
+``inferers``, ``postprocessing``, ``engines``, ``handlers``, ``report``. Each is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _ROOMS = (
     "losses",
     "metrics",
     "networks",
+    "postprocessing",
     "protocols",
     "report",
     "transforms",

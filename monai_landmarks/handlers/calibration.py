@@ -21,7 +21,7 @@ from ignite.engine import Events
 from monai.config import PathLike
 
 from ..geometry import LandmarkError, plain_tensor, present
-from ..postprocessing import SequenceModel, presence_thresholds, save_presence_thresholds
+from ..postprocessing import SequenceModel, presence_thresholds, save_presence_thresholds, usual_confidence
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -43,7 +43,8 @@ class PostprocessingCalibration:
         training_points: true world points of the training cases, ``(N, D)`` each, of which the sequence model learns the
             usual offsets; None writes no sequence model.
         tune: choose the weights of the sequence model on the cases seen; False keeps those of ``sequence_options``.
-        sequence_options: arguments of :class:`~monai_landmarks.postprocessing.SequenceModel`.
+        sequence_options: arguments of :class:`~monai_landmarks.postprocessing.SequenceModel`. Without a ``reference`` among
+            them the usual confidence of each channel is learnt on the cases seen.
         threshold_options: of :func:`~monai_landmarks.postprocessing.presence_thresholds`.
         confidence_key: confidences ``(N,)`` in the engine's output.
         truth_key: true world points ``(N, D)`` in the engine's output.
@@ -83,6 +84,7 @@ class PostprocessingCalibration:
         self.save_dir, self.names, self.tune = Path(save_dir), tuple(names), tune
         self.threshold_options = dict(threshold_options or {})
         self.keys = [confidence_key, truth_key]
+        self.learn_reference = "reference" not in (sequence_options or {})
         self.sequence: SequenceModel | None = None
         if training_points is not None:
             self.sequence = SequenceModel(self.names, **dict(sequence_options or {})).fit(training_points)
@@ -114,12 +116,16 @@ class PostprocessingCalibration:
     def _write(self, engine: Engine) -> None:
         if not self._seen:
             raise LandmarkError("there were no validation cases to choose thresholds on.")
-        confidence, truth, *candidates = zip(*self._seen, strict=True)
-        thresholds = presence_thresholds(torch.stack(confidence), present(torch.stack(truth)), **self.threshold_options)
+        columns = [list(column) for column in zip(*self._seen, strict=True)]
+        confidence, truth = columns[:2]
+        scores, there = torch.stack(confidence), present(torch.stack(truth))
+        thresholds = presence_thresholds(scores, there, **self.threshold_options)
         save_presence_thresholds(self.save_dir / "presence.json", thresholds, self.names)
         if self.sequence is None:
             return
+        if self.learn_reference:
+            self.sequence.reference = usual_confidence(scores, there).tolist()
         if self.tune:
-            share = self.sequence.tune(*candidates, truth)
+            share = self.sequence.tune(columns[2], columns[3], truth)
             engine.logger.info("sequence model: %.2f %% of the validation landmarks are right.", 100 * share)
         self.sequence.save(self.save_dir / "sequence.json")

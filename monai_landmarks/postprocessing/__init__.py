@@ -13,7 +13,13 @@
 from __future__ import annotations
 
 from .anatomies import Anatomy, spine_anatomies
-from .presence import apply_presence, load_presence_thresholds, presence_thresholds, save_presence_thresholds
+from .presence import (
+    apply_presence,
+    load_presence_thresholds,
+    presence_thresholds,
+    save_presence_thresholds,
+    usual_confidence,
+)
 from .result import SequenceChange, SequenceResult
 from .sequence import SequenceModel
 
@@ -27,4 +33,5 @@ __all__ = [
     "presence_thresholds",
     "save_presence_thresholds",
     "spine_anatomies",
+    "usual_confidence",
 ]

@@ -38,7 +38,7 @@ def write_model(
     path: str | os.PathLike[str],
     names: Sequence[str],
     anatomies: Sequence[Anatomy],
-    reference: str | float,
+    reference: str | float | Sequence[float],
     weights: Weights,
     statistics: OffsetStatistics,
 ) -> None:
@@ -49,7 +49,7 @@ def write_model(
         "version": VERSION,
         "names": list(names),
         "anatomies": [asdict(anatomy) for anatomy in anatomies],
-        "reference": reference,
+        "reference": reference if isinstance(reference, (str, int, float)) else list(reference),
         "weights": asdict(weights),
         "statistics": learnt,
     }

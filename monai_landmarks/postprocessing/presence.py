@@ -26,7 +26,13 @@ from monai_landmarks.geometry import LandmarkError, check_points, plain_tensor
 
 from .anatomies import check_names
 
-__all__ = ["apply_presence", "load_presence_thresholds", "presence_thresholds", "save_presence_thresholds"]
+__all__ = [
+    "apply_presence",
+    "load_presence_thresholds",
+    "presence_thresholds",
+    "save_presence_thresholds",
+    "usual_confidence",
+]
 
 KIND = "monai_landmarks presence thresholds"
 CRITERIA = ("errors", "balanced")
@@ -126,6 +132,32 @@ def presence_thresholds(
         return pooled
     own = _best_cut(scores, there, criterion, false_positive_weight)
     return torch.where(there.all(dim=0) | ~there.any(dim=0), pooled, own)
+
+
+def usual_confidence(confidence: Any, present: Any) -> torch.Tensor:
+    """Return how high each landmark's channel answers where the landmark is there: the median of validation data.
+
+    The peak of a Gaussian of fixed integral falls with its width (SCN eq. 1), and widths are learnt per landmark, so the
+    channels of one network answer differently high. Divided by this, confidences of different landmarks can be compared.
+
+    Args:
+        confidence: ``(M, N)`` of M validation cases; NaN where nothing was found.
+        present: bool ``(M, N)``.
+
+    Returns:
+        float64 ``(N,)``; a landmark that was never there and found gets the median of all.
+
+    Raises:
+        LandmarkError: as :func:`presence_thresholds`.
+
+    Example:
+        >>> present = torch.tensor([[True, True], [True, False], [True, False]])
+        >>> usual_confidence(torch.tensor([[0.75, 0.5], [0.5, 0.125], [1.0, 0.25]]), present).tolist()
+        [0.75, 0.5]
+    """
+    scores, there = _checked(confidence, present)
+    seen = scores.masked_fill(~there, torch.nan)
+    return seen.nanmedian(dim=0).values.nan_to_num(nan=float(seen.nanmedian()))
 
 
 def _checked(confidence: Any, present: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -57,8 +57,8 @@ class SequenceModel:
     * Labels beyond both ends are free: a field of view shows a part. A member missing inside costs :math:`\mu`.
     * A label may take a candidate of a channel next to it, :math:`h` places off, because the network counted wrongly. A
       change of :math:`h` costs :math:`s` per place, from and to 0 beyond the ends half of that, so a block of labels that
-      is one off is repaired as a whole, wherever it lies. For a label without channel, such as T13, :math:`h` counts from the
-      nearest channels.
+      is one off is repaired as a whole, wherever it lies. For a label without channel, such as T13, :math:`h` counts
+      from the nearest channels.
     * No place is used twice, and no two neighbours are further apart than is possible (``margin``).
     * Each anatomy (a regular spine, T13, no T12, L6, no L5) is an order of its own; a variant has to outweigh its cost.
 
@@ -78,7 +78,7 @@ class SequenceModel:
             :func:`spine_anatomies`, which for other names than vertebrae is the one order of ``names``.
         reference: usual confidence: ``"volume"`` takes the median over those channels whose best candidate reaches half
             of the scan's best; ``"channel"`` each channel's best, for channels that answer differently high (absent ones
-            then count as much as others); a number where confidences are calibrated.
+            then count as much as others); a number, or one per channel as :func:`usual_confidence` learns them.
         confidence_weight: ``w``.
         confidence_threshold: ``tau``, between 0 and 1.
         missing_cost: ``mu``.
@@ -109,7 +109,7 @@ class SequenceModel:
         self,
         names: Sequence[str],
         anatomies: Sequence[Anatomy | Mapping[str, Any]] | None = None,
-        reference: str | float = "volume",
+        reference: str | float | Sequence[float] = "volume",
         confidence_weight: float = 10.0,
         confidence_threshold: float = 0.2,
         missing_cost: float = 2.0,
@@ -125,7 +125,7 @@ class SequenceModel:
         check_names(names, "the sequence model")
         self.names = tuple(names)
         self.anatomies = check_anatomies(spine_anatomies(names) if anatomies is None else anatomies, self.names)
-        self.reference = reference if isinstance(reference, (int, float)) else look_up_option(reference, REFERENCES)
+        self.reference = reference if not isinstance(reference, str) else look_up_option(reference, REFERENCES)
         self.weights = Weights(
             confidence_weight,
             confidence_threshold,
@@ -137,7 +137,7 @@ class SequenceModel:
             margin,
             rotation_invariant,
         )
-        _check_numbers(self.weights, self.reference)
+        _check_numbers(self.weights, self.reference, len(self.names))
         self.statistics: OffsetStatistics | None = None
         self._chains: list[Chain] = []
         self._nearest = 0.0
@@ -271,8 +271,8 @@ class SequenceModel:
         best = np.maximum(np.nan_to_num(scores[:, 0], nan=0.0), 0.0)
         if self.reference == "volume":
             best = np.full_like(best, np.median(best[best >= 0.5 * best.max()]))
-        elif self.reference != "channel":
-            best = np.full_like(best, self.reference)
+        elif not isinstance(self.reference, str):
+            best = np.broadcast_to(np.asarray(self.reference, dtype=np.float64), best.shape)
         return np.where(best > 0, best, 1.0)
 
     def tune(
@@ -323,7 +323,7 @@ class SequenceModel:
             return float((near | (found.isnan() & true.isnan()).all(dim=-1)).double().mean())
 
         for weights in options:
-            _check_numbers(weights, self.reference)
+            _check_numbers(weights, self.reference, len(self.names))
         shares = [share(weights) for weights in options]
         self.weights = options[int(np.argmax(shares))]
         self._use(self.statistics)
@@ -366,9 +366,15 @@ def _array(values: Any) -> np.ndarray:
     return np.array(values, dtype=np.float64)
 
 
-def _check_numbers(weights: Weights, reference: str | float) -> None:
+def _check_numbers(weights: Weights, reference: str | float | Sequence[float], channels: int) -> None:
     positive = {"confidence_weight": weights.confidence_weight, "max_misfit": weights.max_misfit}
-    if not isinstance(reference, str):
+    if isinstance(reference, Sequence) and not isinstance(reference, str):
+        if len(reference) != channels:
+            raise LandmarkError(
+                f"reference has {len(reference)} numbers for {channels} names: one for each is expected."
+            )
+        positive |= {f"reference of channel {number}": value for number, value in enumerate(reference)}
+    elif not isinstance(reference, str):
         positive["reference"] = reference
     for name, value in positive.items():
         if not 0 < value < float("inf"):

@@ -26,6 +26,7 @@ from monai_landmarks.postprocessing import (
     load_presence_thresholds,
     presence_thresholds,
     save_presence_thresholds,
+    usual_confidence,
 )
 
 NAN = float("nan")
@@ -181,3 +182,12 @@ def test_files(tmp_path) -> None:
         save_presence_thresholds(path, [1, 2, 3], ["L1", "L2"])
     with pytest.raises(LandmarkError, match="more than once"):
         save_presence_thresholds(path, [1, 2], ["L1", "L1"])
+
+
+def test_usual_confidence_looks_at_landmarks_that_are_there() -> None:
+    nan = float("nan")
+    scores = torch.tensor([[0.9, 0.1, 0.5, nan], [0.7, 0.9, 0.6, nan], [0.8, 0.3, 0.7, nan]])
+    there = torch.tensor([[True, True, False, True], [True, False, False, False], [True, True, False, False]])
+    usual = usual_confidence(scores, there).tolist()
+    assert usual[:2] == pytest.approx([0.8, 0.1])  # the lower middle of two
+    assert usual[2] == usual[3] == pytest.approx(0.7)  # never there; there and never found: the median of all five

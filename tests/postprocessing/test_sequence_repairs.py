@@ -13,12 +13,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from simulated_spines import DISTANCES, NAMES, padded, spine, training
 
+from monai_landmarks.geometry import LandmarkError
 from monai_landmarks.postprocessing import SequenceModel, spine_anatomies
 
 
@@ -257,3 +259,19 @@ def test_tuning_keeps_the_better_weights() -> None:
     assert share == pytest.approx(after)
     assert model.tune([points], [confidence], [truth], grid={"shift_cost": [2.0]}) == share
     assert model.weights.shift_cost == 3.0  # as good is not better
+
+
+def test_channels_that_answer_differently_high_are_compared_by_what_is_usual_for_each(tmp_path: Path) -> None:
+    true = {name: place for name, place in spine(np.random.default_rng(3)).items() if name in NAMES}
+    usual = [2.0 if name.startswith("C") else 0.01 for name in NAMES]
+    shown = {name: [(place, usual[NAMES.index(name)])] for name, place in true.items()}
+    points, confidence = padded(shown, NAMES)
+    fitted = SequenceModel(NAMES, reference=usual).fit(training())
+    fitted.save(tmp_path / "sequence.json")
+    for model in (fitted, SequenceModel.load(tmp_path / "sequence.json", NAMES)):
+        assert bool((model(points, confidence).chosen[:, 0] >= 0).all())
+    # At face value the channels below the neck count for nothing.
+    at_face_value = SequenceModel(NAMES).fit(training())(points, confidence)
+    assert int((at_face_value.chosen[:, 0] >= 0).sum()) < len(NAMES)
+    with pytest.raises(LandmarkError, match=r"reference has 2 numbers for \d+ names"):
+        SequenceModel(NAMES, reference=[1.0, 2.0])
