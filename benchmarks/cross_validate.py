@@ -30,7 +30,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("bundle", type=Path, help="folder of the bundle, such as bundles/lumbar_mri")
     parser.add_argument("--dataset_dir", required=True, help="the real data; a phantom would not need folds")
     parser.add_argument("--out", type=Path, required=True, help="where networks, predictions and results go")
-    parser.add_argument("--methods", default="scn_small", help="overlays of configs/methods, separated by commas")
+    parser.add_argument(
+        "--methods", default="scn_small", help="overlays of configs/methods, or scn for none, separated by commas"
+    )
     parser.add_argument("--folds", default="0,1,2,3,4", help="numbers, separated by commas")
     parser.add_argument("--protocol", default="native/mm/identification")
     parser.add_argument(
@@ -57,7 +59,8 @@ def one_fold(options: argparse.Namespace, method: str, fold: int) -> tuple[dict[
     from monai_landmarks.data import Landmarks, read_landmark_table
 
     configs = options.bundle / "configs"
-    training = [configs / "train.json", configs / "methods" / f"{method}.json"]
+    overlay = [] if method == "scn" else [configs / "methods" / f"{method}.json"]
+    training = [configs / "train.json", *overlay]
     settings = {"dataset_dir": options.dataset_dir, "bundle_root": options.out, "fold": fold}
     settings |= dict(pair.split("=", 1) for pair in options.set)
     settings["output_dir"] = options.out / "eval" / title(options, method) / f"fold{fold}"
