@@ -141,7 +141,8 @@ def usual_confidence(confidence: Any, present: Any) -> torch.Tensor:
     channels of one network answer differently high. Divided by this, confidences of different landmarks can be compared.
 
     Args:
-        confidence: ``(M, N)`` of M validation cases; NaN where nothing was found.
+        confidence: ``(M, N)`` of M validation cases; NaN where nothing was found, and so is 0 or less, the maximum of a
+            heatmap without a peak.
         present: bool ``(M, N)``.
 
     Returns:
@@ -156,7 +157,7 @@ def usual_confidence(confidence: Any, present: Any) -> torch.Tensor:
         [0.75, 0.5]
     """
     scores, there = _checked(confidence, present)
-    seen = scores.masked_fill(~there, torch.nan)
+    seen = scores.masked_fill(~there | (scores <= 0), torch.nan)
     return seen.nanmedian(dim=0).values.nan_to_num(nan=float(seen.nanmedian()))
 
 

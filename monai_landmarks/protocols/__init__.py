@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from .evaluate import evaluate
 from .isbi2015 import ISBI2015_PROTOCOLS, PHANTOM_CEPHALOGRAM
-from .native import NATIVE_MM, NATIVE_MM_INSIDE
+from .native import NATIVE_MM, NATIVE_MM_INSIDE, PHANTOM_MM
 from .protocol import Protocol, get_protocol, list_protocols, register_protocol
 from .result import EvaluationResult, compare, write_radial_errors
 from .spine import CSI2014_PROTOCOLS, NATIVE_MM_IDENTIFICATION, PHANTOM_IDENTIFICATION, PHANTOM_SPINE_CT, VERSE
@@ -27,6 +27,7 @@ __all__ = [
     "NATIVE_MM_INSIDE",
     "PHANTOM_CEPHALOGRAM",
     "PHANTOM_IDENTIFICATION",
+    "PHANTOM_MM",
     "PHANTOM_SPINE_CT",
     "VERSE",
     "EvaluationResult",

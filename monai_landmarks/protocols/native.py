@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from .protocol import Protocol, register_protocol
 
-__all__ = ["NATIVE_MM", "NATIVE_MM_INSIDE"]
+__all__ = ["NATIVE_MM", "NATIVE_MM_INSIDE", "PHANTOM_MM"]
 
 NATIVE_MM = register_protocol(
     Protocol(
@@ -22,6 +22,7 @@ NATIVE_MM = register_protocol(
         dataset="data as given",
         thresholds=(1.0, 2.0, 3.0, 4.0),
         notes=("no published protocol: compare with numbers of the same cases and truth only",),
+        phantom="phantom/mm",
     )
 )
 
@@ -30,5 +31,17 @@ NATIVE_MM_INSIDE = register_protocol(
         "native/mm/inside",
         outside="leave_out",
         exclusions=("landmarks outside the field of view of their image",),
+        phantom=None,
+    )
+)
+
+PHANTOM_MM = register_protocol(
+    NATIVE_MM.replace(
+        "phantom/mm",
+        dataset="phantom",
+        annotator="the phantom's true positions",
+        notes=("numbers on a phantom say that the program works, nothing about patients",),
+        phantom=None,
+        is_phantom=True,
     )
 )

@@ -152,7 +152,9 @@ def choose_planes(views: Sequence[View], planes: Sequence[str] | None) -> list[V
     named = {view.title: view for view in views if view.title}
     wanted = [planes] if isinstance(planes, str) else list(planes)
     if not named or not wanted:
-        raise ValueError(f"`planes` {planes} were asked of an image whose planes nobody knows: it needs an affine in 3D.")
+        raise ValueError(
+            f"`planes` {planes} were asked of an image whose planes nobody knows: it needs an affine in 3D."
+        )
     return [named[look_up_option(plane, list(named))] for plane in wanted]
 
 

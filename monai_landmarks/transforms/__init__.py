@@ -65,6 +65,7 @@ from .io import LoadLandmarks, LoadLandmarksD, LoadLandmarksd, LoadLandmarksDict
 from .landmarks_follow import FollowReport, check_landmarks_follow
 from .presence import PresenceThreshold, PresenceThresholdD, PresenceThresholdd, PresenceThresholdDict
 from .save import SaveLandmarks, SaveLandmarksD, SaveLandmarksd, SaveLandmarksDict
+from .save_text import SaveText, SaveTextD, SaveTextd, SaveTextDict
 from .seeded_by_case import SeededByCaseD, SeededByCased, SeededByCaseDict
 from .sequence import SelectSequence, SelectSequenceD, SelectSequenced, SelectSequenceDict
 from .spatial import (
@@ -172,6 +173,10 @@ __all__ = [
     "SaveLandmarksD",
     "SaveLandmarksDict",
     "SaveLandmarksd",
+    "SaveText",
+    "SaveTextD",
+    "SaveTextDict",
+    "SaveTextd",
     "SeededByCaseD",
     "SeededByCaseDict",
     "SeededByCased",

@@ -73,7 +73,7 @@ def as_points(points: Any, name: str = "points") -> torch.Tensor:
         points = points.to_tensor()
     if not isinstance(points, torch.Tensor):
         try:
-            points = torch.as_tensor(np.asarray(points))
+            points = torch.as_tensor(np.require(points, requirements="W"))
         except (TypeError, ValueError) as error:
             raise LandmarkError(
                 f"`{name}` must be numbers of shape (..., N, D), got {type(points).__name__}."

@@ -110,8 +110,9 @@ def test_a_phantom_folder_gives_the_phantom_protocol(tmp_path: Path) -> None:
     assert protocol.is_phantom
     assert "PHANTOM" in str(protocol)
     assert get_protocol(protocol, dataset_dir=tmp_path) is protocol
+    assert get_protocol("native/mm", dataset_dir=tmp_path).is_phantom
     with pytest.raises(ValueError, match="no phantom counterpart"):
-        get_protocol("native/mm", dataset_dir=tmp_path)
+        get_protocol("native/mm/inside", dataset_dir=tmp_path)
 
 
 def test_protocols_are_frozen_and_a_changed_one_needs_a_name() -> None:

@@ -339,5 +339,5 @@ def test_chosen_planes_with_names_beside_the_points() -> None:
 def test_plane_or_mark_that_is_not_there(options: dict) -> None:
     image = torch.rand(1, 9, 9, 9)
     settings = {"affine": torch.eye(4), **options}
-    with pytest.raises(ValueError, match="plane|mark|lateral|nothing|axial"):
+    with pytest.raises(ValueError, match=r"plane|mark|lateral|nothing|axial"):
         landmark_overlay(image, torch.ones(1, 3), **settings)

@@ -105,14 +105,14 @@ def test_as_scanned_heads_come_with_their_own_landmark_files(mouse: Path) -> Non
 
 
 def test_absent_folder_table_image_and_column(lumbar: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="lumbar MR folder .* does not exist; expected images/"):
+    with pytest.raises(FileNotFoundError, match=r"lumbar MR folder .* does not exist; expected images/"):
         lumbar_mr_datalist(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="mouse skull folder .* does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"mouse skull folder .* does not exist"):
         mouse_skull_ct_datalist(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"lm51_aligned_voxel\.csv does not exist"):
         mouse_skull_ct_datalist(lumbar)
     (lumbar / "images" / "05.nii.gz").unlink()
-    with pytest.raises(FileNotFoundError, match="1 cases of .* have no image in images/: 05"):
+    with pytest.raises(FileNotFoundError, match=r"1 cases of .* have no image in images/: 05"):
         lumbar_mr_datalist(lumbar)
     table = lumbar / "centroids_mm.csv"
     table.write_text(table.read_text().replace("L4_j", "L4_y"))
