@@ -33,7 +33,7 @@ SCHEMA = 1
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("only", type=_subjects, nargs="?", default=argparse.SUPPRESS, help="the same as --only A,B")
+    parser.add_argument("subjects", type=_subjects, nargs="?", metavar="A,B", help="the same as --only A,B")
     parser.add_argument("--only", type=_subjects, default=SUBJECTS, metavar="A,B", help=f"of {','.join(SUBJECTS)}")
     parser.add_argument("--threads", type=_positive, help="of torch; default: torch's own choice")
     parser.add_argument("--repeats", type=_positive, default=5, help="calls per case (default 5)")
@@ -41,7 +41,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="tiny sizes, no memory, no targets: does it still run?")
     size.add_argument("--full", action="store_true", help="also what takes minutes: backward of published networks")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.only = options.subjects or options.only
+    return options
 
 
 def _subjects(text: str) -> tuple[str, ...]:

@@ -282,3 +282,9 @@ class TestCommand:
         monkeypatch.setitem(sys.modules, "monai_landmarks", None)
         with pytest.raises(SystemExit, match=r"monai_landmarks does not import.*repository's root"):
             command.main(["--quick", "--only", "metrics"])
+
+
+def test_subject_may_stand_alone_or_behind_only() -> None:
+    assert command.parse([]).only == command.parse(["--quick"]).only
+    assert command.parse(["inference"]).only == command.parse(["--only", "inference"]).only == ("inference",)
+    assert command.parse(["targets,losses", "--quick"]).only == ("targets", "losses")
