@@ -28,6 +28,8 @@ from monai_landmarks.data.datasets import VERSE_LANDMARKS, csi2014_datalist
 from monai_landmarks.data.landmarks import Landmarks
 from monai_landmarks.postprocessing import SequenceModel, save_presence_thresholds
 
+pytest_plugins = ["volume_bundle_runs"]
+
 NAMES = ["L1", "L2"]
 VOXEL = 4.0
 PLACE = np.array([11.0, -7.0, 23.0])  # of the ball, world mm

@@ -27,6 +27,8 @@ from monai_landmarks.data import read_landmark_table, read_landmarks
 from monai_landmarks.data.datasets import CSI2014_VERSE_LABELS
 from monai_landmarks.postprocessing import SequenceModel, load_presence_thresholds
 
+pytest_plugins = ["volume_bundle_runs"]
+
 Finished = Callable[[str], Run]
 every_bundle = pytest.mark.parametrize("bundle", list(NAMES))
 

@@ -129,3 +129,16 @@ def failure(run: Callable[[], object]) -> str:
             cause = cause.__cause__ or cause.__context__
         return "\n".join(texts)
     return pytest.fail("the run went through")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
+    """Give ``finished("spine_ct")``: the bundle after all its runs, each bundle once per session."""
+    runs: dict[str, Run] = {}
+
+    def run(bundle: str) -> Run:
+        if bundle not in runs:
+            runs[bundle] = Run(bundle, tmp_path_factory.mktemp(bundle))
+        return runs[bundle]
+
+    return run
