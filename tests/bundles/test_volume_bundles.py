@@ -67,7 +67,7 @@ def test_each_case_has_its_files(finished: Finished, bundle: str) -> None:
         predictions = out / "predictions"
         expected = {f"{case}.mrk.json" for case in cases} | {"landmarks.csv"}
         expected |= {f"{case}_sequence.txt" for case in cases if bundle in CALIBRATED}
-        expected |= {f"{case}_ctd.json" for case in cases if bundle == "spine_ct"}
+        expected |= {f"{case}_ctd.json" for case in cases if bundle in CALIBRATED}
         assert {path.name for path in predictions.iterdir()} == expected
         assert len(list((out / "figures").glob("*.png"))) == 1
         with (predictions / "landmarks.csv").open() as file:
@@ -91,9 +91,10 @@ def test_predictions_are_world_millimetres_and_agree_between_files(finished: Fin
         np.testing.assert_allclose(np.where(missed, np.inf, distance), errors[case], rtol=1e-4, atol=1e-3)
 
 
-def test_verse_files_are_in_the_frame_of_the_input(finished: Finished) -> None:
+@pytest.mark.parametrize("bundle", CALIBRATED)
+def test_verse_files_are_in_the_frame_of_the_input(finished: Finished, bundle: str) -> None:
     """Read by hand: the file's numbers are voxels of the input, whose affine nibabel gives."""
-    run = finished("spine_ct")
+    run = finished(bundle)
     number = {name: label for label, name in CSI2014_VERSE_LABELS.items()}
     seen = 0
     for case, path in run.images.items():
