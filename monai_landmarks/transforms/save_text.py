@@ -18,6 +18,7 @@ from typing import Any
 
 from monai.config import KeysCollection, PathLike
 from monai.transforms import MapTransform, Transform
+from monai.utils import TransformBackends
 
 from ..data import atomic_write
 from .save import _checked_case
@@ -40,6 +41,8 @@ class SaveText(Transform):
         '001_sequence.txt'
         >>> folder.cleanup()
     """
+
+    backend = [TransformBackends.NUMPY]
 
     def __init__(self, output_dir: PathLike, suffix: str = ".txt") -> None:
         self.output_dir, self.suffix = Path(output_dir), suffix
@@ -79,6 +82,8 @@ class SaveTextd(MapTransform):
         ValueError: for several keys.
         LandmarkError: at a call, for an item without the name of its case.
     """
+
+    backend = SaveText.backend
 
     def __init__(
         self,
