@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_write", "require_file"]
+__all__ = ["atomic_write", "require_file", "write_text"]
 
 
 @contextmanager
@@ -82,6 +82,24 @@ def _suffixes(path: Path) -> str:
 def _stem(path: Path) -> str:
     suffixes = _suffixes(path)
     return path.name[: -len(suffixes)] if suffixes else path.name
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file in UTF-8 with plain line ends, whole or not at all.
+
+    Args:
+        path: the file, see :func:`atomic_write`.
+        text: all of it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_text(Path(folder) / "new" / "why.txt", "T5: moved")
+        ...     (Path(folder) / "new" / "why.txt").read_text()
+        'T5: moved'
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def require_file(path: str | os.PathLike[str], what: str = "file") -> Path:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ignite.engine import Engine
     from matplotlib.figure import Figure
 
-__all__ = ["FACTS", "CaseReader", "DrawableCase", "as_it_is", "draw_case", "figure_path"]
+__all__ = ["FACTS", "CaseReader", "DrawableCase", "draw_case", "figure_path"]
 
 FACTS = "Description"
 """The PNG text chunk that says, as JSON, which case a figure shows and how large its error is."""
@@ -157,10 +157,6 @@ def _dictionaries(value: Any, what: str) -> list[Mapping[Any, Any]]:
             f"`{what}_transform`."
         )
     return list(items)
-
-
-def as_it_is(value: Any) -> Any:
-    return value
 
 
 def draw_case(drawn: DrawableCase, names: Sequence[str] | None, title: str, **options: Any) -> Figure:

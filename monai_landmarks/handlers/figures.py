@@ -25,8 +25,9 @@ from monai.config import PathLike
 from monai.utils import look_up_option, optional_import
 
 from ..report import figure_array, save_figure
-from .case_figures import FACTS, CaseReader, as_it_is, draw_case, figure_path
+from .case_figures import FACTS, CaseReader, draw_case, figure_path
 from .checkpoint_files import unwrapped
+from .metrics import as_it_is
 
 if TYPE_CHECKING:
     from ignite.engine import Engine

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from monai_landmarks.data import atomic_write
+from monai_landmarks.data.files import write_text
 
-__all__ = ["cell", "write_csv", "write_json", "write_text"]
+__all__ = ["cell", "write_csv", "write_json"]
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
@@ -31,11 +32,6 @@ def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def cell(value: float) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from monai_landmarks.data.files import write_text
 from monai_landmarks.data.landmarks import quoted
 from monai_landmarks.geometry import LandmarkError
 from monai_landmarks.metrics import (
@@ -38,7 +39,7 @@ from monai_landmarks.metrics.identification import Identification
 from monai_landmarks.metrics.identification_summary import IdentificationSummary, aligned, summarize_identification
 from monai_landmarks.metrics.summary import check_outside
 
-from .files import cell, write_csv, write_json, write_text
+from .files import cell, write_csv, write_json
 from .identification import check_identification, write_identification
 from .protocol import Protocol
 

@@ -26,7 +26,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_landmarks.data import atomic_write
+from monai_landmarks.data.files import write_text
 from monai_landmarks.geometry import LandmarkError
 
 from .canvas import figure_png
@@ -141,9 +141,8 @@ def write_report(
         '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(('PHANTOM: ' if synthetic else '') + title)}</title><style>{STYLE}</style></head>"
     )
-    with atomic_write(path) as temporary:
-        content = "\n".join(part for part in parts if part)
-        temporary.write_text(f"{head}\n<body>\n{content}\n</body></html>\n", encoding="utf-8")
+    content = "\n".join(part for part in parts if part)
+    write_text(path, f"{head}\n<body>\n{content}\n</body></html>\n")
     return Path(path)
 
 

@@ -140,7 +140,7 @@ class SaveLandmarks(Transform):
             FileExistsError: another run left this file and ``overwrite`` is off.
             LandmarkError: another image of this run has this file, or points, names, confidence and state do not fit.
         """
-        path = self.output_dir / f"{_checked_case(case)}{self.suffix}{self.extension}"
+        path = self.output_dir / f"{checked_case(case)}{self.suffix}{self.extension}"
         source = case if source is None else source
         known = self._written.get(path)
         if known is not None and known != source:
@@ -198,7 +198,7 @@ def _file_frame(image: Any) -> dict[str, Any]:
     return {"affine": affine, "spatial_shape": file_shape(image)}
 
 
-def _checked_case(case: Any) -> str:
+def checked_case(case: Any) -> str:
     name = str(case)
     if not name.strip() or name != os.path.basename(name) or name in (".", "..") or "\\" in name:
         raise LandmarkError(f"the case name {name!r} cannot name a file: it must be a plain name without folders.")

@@ -20,8 +20,8 @@ from monai.config import KeysCollection, PathLike
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends
 
-from ..data import atomic_write
-from .save import _checked_case
+from ..data.files import write_text
+from .save import checked_case
 from .spatial import look_up_reference
 
 __all__ = ["SaveText", "SaveTextD", "SaveTextDict", "SaveTextd"]
@@ -60,9 +60,8 @@ class SaveText(Transform):
         Raises:
             LandmarkError: for a name that cannot be that of a file.
         """
-        path = self.output_dir / f"{_checked_case(case)}{self.suffix}"
-        with atomic_write(path) as temporary:
-            temporary.write_text(f"{text}\n", encoding="utf-8")
+        path = self.output_dir / f"{checked_case(case)}{self.suffix}"
+        write_text(path, f"{text}\n")
         return path
 
 

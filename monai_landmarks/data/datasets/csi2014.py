@@ -24,7 +24,7 @@ from monai_landmarks.geometry import LandmarkError
 from ..formats import read_landmark_table, read_landmarks
 from ..formats.common import Frame
 from ..landmarks import Landmarks, quoted
-from .phantom_marker import is_phantom, read_phantom_parameters
+from .phantom_marker import is_phantom, whole_phantom_parameters
 from .splits import select_fold, select_part
 from .vertebrae import list_scans, vertebra_name
 
@@ -224,12 +224,8 @@ def _case(path: Path) -> str:
 def _check_complete(root: Path, kind: str, cases: Iterable[str], allow_incomplete: bool) -> None:
     """A phantom has the scans it was written with; the data set has its own number."""
     found = set(cases)
-    if is_phantom(root):
-        parameters = read_phantom_parameters(root)
-        if parameters is None:
-            raise FileNotFoundError(
-                f"the phantom in {root} is incomplete: its writing was interrupted. Write it again."
-            )
+    parameters = whole_phantom_parameters(root)
+    if parameters is not None:
         missing = sorted({str(case) for case in parameters.get("cases", {}).get(kind, ())} - found)
         if missing and not allow_incomplete:
             raise FileNotFoundError(f"the phantom in {root} lacks its {kind} scans {quoted(missing)}. Write it again.")

@@ -24,7 +24,7 @@ from ..formats import read_landmarks
 from ..formats.registry import FORMATS, find_format
 from ..landmarks import Landmarks
 from .image_folder import VOLUME_SUFFIXES, image_folder_datalist
-from .phantom_marker import is_phantom, read_phantom_parameters
+from .phantom_marker import whole_phantom_parameters
 from .splits import select_fold
 
 __all__ = ["HAND_MRI_LANDMARKS", "hand_mri_datalist"]
@@ -90,8 +90,7 @@ def hand_mri_datalist(
     root = Path(dataset_dir)
     if not root.is_dir():
         raise FileNotFoundError(f"hand MRI folder {root} does not exist; {LAYOUT}.")
-    if is_phantom(root) and read_phantom_parameters(root) is None:
-        raise FileNotFoundError(f"The phantom in {root} is incomplete: its writing was interrupted. Write it again.")
+    whole_phantom_parameters(root)
     listed = image_folder_datalist(root / "images", VOLUME_SUFFIXES)
     images = {entry["case"]: entry["image"] for entry in listed}
     files = _landmark_files(root / "landmarks")

@@ -23,7 +23,7 @@ from monai.utils import look_up_option, optional_import
 
 from monai_landmarks.geometry import LandmarkError
 
-from .phantom_marker import is_phantom, read_phantom_parameters
+from .phantom_marker import whole_phantom_parameters
 from .splits import select_part
 
 PILImage, _ = optional_import("PIL.Image")
@@ -211,12 +211,8 @@ def _check_folder(dataset_dir: str | Path) -> Path:
 
 def _expected_cases(root: Path, section: str) -> list[str]:
     """Film numbers the section must hold: the challenge's, or those a phantom declares."""
-    if is_phantom(root):
-        parameters = read_phantom_parameters(root)
-        if parameters is None:
-            raise FileNotFoundError(
-                f"The phantom in {root} is incomplete: its writing was interrupted. Write it again."
-            )
+    parameters = whole_phantom_parameters(root)
+    if parameters is not None:
         return [str(case) for case in parameters["cases"][section]]
     first, last = SECTIONS[section]
     return [f"{number:03d}" for number in range(first, last + 1)]

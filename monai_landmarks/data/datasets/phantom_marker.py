@@ -19,7 +19,7 @@ from typing import Any
 
 from monai_landmarks.geometry import LandmarkError
 
-__all__ = ["PHANTOM_PARAMETERS", "PHANTOM_TEXT", "is_phantom", "read_phantom_parameters"]
+__all__ = ["PHANTOM_PARAMETERS", "PHANTOM_TEXT", "is_phantom", "read_phantom_parameters", "whole_phantom_parameters"]
 
 PHANTOM_TEXT = "PHANTOM.txt"
 """Written first, for people: says that the folder is a phantom."""
@@ -72,5 +72,30 @@ def read_phantom_parameters(dataset_dir: str | Path) -> dict[str, Any] | None:
     if not isinstance(parameters, dict):
         raise LandmarkError(
             f"{path} should hold a JSON object, got {type(parameters).__name__}; write the phantom anew."
+        )
+    return parameters
+
+
+def whole_phantom_parameters(dataset_dir: str | Path) -> dict[str, Any] | None:
+    """Read what a phantom was written with, refusing one whose writing was interrupted.
+
+    Args:
+        dataset_dir: folder of a data set.
+
+    Returns:
+        The parameters, or None where the folder is no phantom.
+
+    Raises:
+        FileNotFoundError: when the phantom is incomplete.
+        LandmarkError: when the parameter file is not a JSON object.
+
+    Example:
+        >>> whole_phantom_parameters("/no/such/folder") is None
+        True
+    """
+    parameters = read_phantom_parameters(dataset_dir)
+    if parameters is None and is_phantom(dataset_dir):
+        raise FileNotFoundError(
+            f"The phantom in {dataset_dir} is incomplete: its writing was interrupted. Write it again."
         )
     return parameters

@@ -20,13 +20,13 @@ import numpy as np
 from monai.utils import optional_import
 
 from monai_landmarks.data.datasets.isbi2015 import ISBI2015_LANDMARKS, OFFICIAL_FOLDERS, ORIGINAL_SIZE, SECTIONS
-from monai_landmarks.data.files import atomic_write
+from monai_landmarks.data.files import atomic_write, write_text
 
 from .apparatus import draw_apparatus, expose, stamp_frame
 from .drawing import Film, enlarge_twice
 from .head import FILM_MM, SAMPLES, Head, Pose, build_head, draw_pose
 from .scene import draw_head
-from .volume_files import finish_phantom, start_phantom, write_text
+from .volume_files import finish_phantom, start_phantom
 
 PILImage, _ = optional_import("PIL.Image")
 

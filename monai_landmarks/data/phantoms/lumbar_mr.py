@@ -16,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from monai_landmarks.data.files import write_text
+
 from .spine import Spine, build_spine
 from .spine_bones import SIDES, Tissue, draw_bones
 from .trunk import back_line, skin_distance
 from .volume_drawing import Canvas, rotation_matrix
-from .volume_files import finish_phantom, start_phantom, write_text, write_volume
+from .volume_files import finish_phantom, start_phantom, write_volume
 
 __all__ = ["lumbar_mr_phantom", "write_lumbar_mr_phantom"]
 

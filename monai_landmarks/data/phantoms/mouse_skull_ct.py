@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from monai_landmarks.data.datasets.mouse_skull_ct import MOUSE_SKULL_LANDMARKS, TABLE
+from monai_landmarks.data.files import write_text
 
 from .mouse_skull import CELL_MM, LANDMARKS, Bending, BentCanvas, draw_skull
-from .volume_files import finish_phantom, start_phantom, write_text, write_volume
+from .volume_files import finish_phantom, start_phantom, write_volume
 
 __all__ = ["mouse_skull_phantom", "write_mouse_skull_phantom"]
 

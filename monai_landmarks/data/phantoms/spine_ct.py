@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from monai_landmarks.data.formats import write_landmarks
 from monai_landmarks.data.landmarks import Landmarks
+from monai_landmarks.geometry import apply_affine, inside, invert_affine
 
 from .spine import ANATOMIES, SPINE_LANDMARKS, Spine, build_spine
 from .spine_bones import SIDES, Tissue, draw_bones
@@ -124,8 +126,8 @@ def spine_ct_phantom(
     if noise:
         strength = noise * noise_rng.uniform(15, 45) * min(2.0 / canvas.edge, 1.5)
         canvas.values += np.float32(strength) * noise_rng.standard_normal(shape, dtype=np.float32)
-    index = points @ np.linalg.inv(affine)[:3, :3].T + np.linalg.inv(affine)[:3, 3]
-    points[~((index >= -0.5) & (index <= np.array(shape) - 0.5)).all(axis=1)] = np.nan
+    index = apply_affine(torch.from_numpy(points), invert_affine(torch.from_numpy(affine)))
+    points[~inside(index, shape).numpy()] = np.nan
     return np.rint(np.clip(canvas.values, -1024, 3071)).astype(np.int16), affine, points
 
 

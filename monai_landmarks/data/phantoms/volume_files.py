@@ -20,11 +20,11 @@ import numpy as np
 from monai.utils import optional_import
 
 from monai_landmarks.data.datasets.phantom_marker import PHANTOM_PARAMETERS, PHANTOM_TEXT, read_phantom_parameters
-from monai_landmarks.data.files import atomic_write
+from monai_landmarks.data.files import atomic_write, write_text
 
 nib, _ = optional_import("nibabel")
 
-__all__ = ["finish_phantom", "start_phantom", "write_text", "write_volume"]
+__all__ = ["finish_phantom", "start_phantom", "write_volume"]
 
 
 def write_volume(path: str | Path, values: np.ndarray, affine: np.ndarray) -> None:
@@ -78,12 +78,6 @@ def start_phantom(root: Path, parameters: dict[str, Any], notice: str) -> bool:
 def finish_phantom(root: Path, parameters: dict[str, Any]) -> None:
     """Mark the folder as complete, after everything else was written."""
     write_text(root / PHANTOM_PARAMETERS, json.dumps(parameters, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file with plain line ends, whole or not at all."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _parameters_of(root: Path) -> dict[str, Any] | None:
