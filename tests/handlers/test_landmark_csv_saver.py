@@ -137,7 +137,7 @@ def _work(rank: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_all_processes_are_gathered(tmp_path):
-    torch.multiprocessing.start_processes(_work, (str(tmp_path),), nprocs=3, start_method="fork")
+    torch.multiprocessing.start_processes(_work, (str(tmp_path),), nprocs=3, start_method="spawn")
     assert list(read_landmark_table(Path(tmp_path) / "landmarks.csv")) == ["1", "2", "3"]
 
 

@@ -222,8 +222,7 @@ def gathering_process(rank: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_two_processes_give_the_tables_of_one(tmp_path: Path) -> None:
-    method = "fork" if "fork" in mp.get_all_start_methods() else "spawn"
-    mp.start_processes(gathering_process, args=(str(tmp_path),), nprocs=2, start_method=method)
+    mp.start_processes(gathering_process, args=(str(tmp_path),), nprocs=2, start_method="spawn")
     expected = identify(*points(5)).lies_on.numpy()
     for name in ("uneven", "one empty"):
         for rank in range(2):

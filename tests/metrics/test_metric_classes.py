@@ -211,9 +211,7 @@ def gathering_process(rank: int, folder: str) -> None:
 @pytest.mark.slow
 def test_two_processes_give_the_table_of_one(tmp_path: Path) -> None:
     """A process without any image must take part in the gathering, or the other waits for ever."""
-    # Forked processes need not import everything again, which takes longer than the test.
-    method = "fork" if "fork" in mp.get_all_start_methods() else "spawn"
-    mp.start_processes(gathering_process, args=(str(tmp_path),), nprocs=2, start_method=method)
+    mp.start_processes(gathering_process, args=(str(tmp_path),), nprocs=2, start_method="spawn")
     expected = radial_errors(*points(5)).numpy()
     for rank in range(2):
         np.testing.assert_array_equal(np.load(tmp_path / f"uneven{rank}.npy"), expected)
