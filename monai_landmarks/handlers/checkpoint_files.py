@@ -199,6 +199,10 @@ def explain_state(state: Mapping[str, Any], network: nn.Module, saved_as: str | 
     own = {k: v for k, v in unwrapped(network).state_dict().items() if isinstance(v, torch.Tensor)}
     saved = without_module(state)
     saved = {k: v for k, v in saved.items() if isinstance(v, torch.Tensor)}
+    # A network for several data sets tells data sets apart by the names of its weights; no other can.
+    explain_mismatch = getattr(unwrapped(network), "explain_mismatch", None)
+    if explain_mismatch is not None and (fault := explain_mismatch(saved)):
+        return str(fault)
     missing, extra = [k for k in own if k not in saved], [k for k in saved if k not in own]
     if missing or extra:
         kinds = f"a {saved_as}" if saved_as else "another architecture"
@@ -214,7 +218,7 @@ def explain_state(state: Mapping[str, Any], network: nn.Module, saved_as: str | 
     shown = "; ".join(f"{k}: {a} and {b}" for k, (a, b) in list(sizes.items())[:3])
     shown += f"; {len(sizes) - 3} more" if len(sizes) > 3 else ""
     landmarks = getattr(unwrapped(network), "num_landmarks", None)
-    cause = _explain_sizes(list(sizes.values()), landmarks)
+    cause = _explain_sizes(list(sizes.values()), landmarks if isinstance(landmarks, int) else None)
     return f"{cause} ({shown}). Build the network with the sizes it was trained with."
 
 

@@ -12,6 +12,26 @@
 
 from __future__ import annotations
 
-from .nets import LocalizationUNet, SCNExplanation, SpatialConfigurationNet
+from .nets import (
+    GU2Net,
+    GU2NetExplanation,
+    LocalizationUNet,
+    SCNExplanation,
+    SpatialConfigurationNet,
+    UniversalGlobalNet,
+    UniversalNetwork,
+    UniversalUNet,
+    datasets_of_state,
+)
 
-__all__ = ["LocalizationUNet", "SCNExplanation", "SpatialConfigurationNet"]
+__all__ = [
+    "GU2Net",
+    "GU2NetExplanation",
+    "LocalizationUNet",
+    "SCNExplanation",
+    "SpatialConfigurationNet",
+    "UniversalGlobalNet",
+    "UniversalNetwork",
+    "UniversalUNet",
+    "datasets_of_state",
+]

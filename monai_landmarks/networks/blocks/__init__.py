@@ -14,5 +14,13 @@ from __future__ import annotations
 
 from .initialization import init_he, init_small_normal
 from .resize import CubicUpsample, crop_to, pad_to_multiple
+from .separable_convolution import SeparableConvolution
 
-__all__ = ["CubicUpsample", "crop_to", "init_he", "init_small_normal", "pad_to_multiple"]
+__all__ = [
+    "CubicUpsample",
+    "SeparableConvolution",
+    "crop_to",
+    "init_he",
+    "init_small_normal",
+    "pad_to_multiple",
+]

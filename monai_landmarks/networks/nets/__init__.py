@@ -12,7 +12,21 @@
 
 from __future__ import annotations
 
+from .gu2net import GU2Net, GU2NetExplanation
 from .localization_unet import LocalizationUNet
 from .spatial_configuration_net import SCNExplanation, SpatialConfigurationNet
+from .universal_global_net import UniversalGlobalNet
+from .universal_network import UniversalNetwork, datasets_of_state
+from .universal_unet import UniversalUNet
 
-__all__ = ["LocalizationUNet", "SCNExplanation", "SpatialConfigurationNet"]
+__all__ = [
+    "GU2Net",
+    "GU2NetExplanation",
+    "LocalizationUNet",
+    "SCNExplanation",
+    "SpatialConfigurationNet",
+    "UniversalGlobalNet",
+    "UniversalNetwork",
+    "UniversalUNet",
+    "datasets_of_state",
+]
