@@ -60,6 +60,7 @@ class LandmarkFigureSaver:
         dpi: pixels per inch of the files.
         batch_transform: takes from ``engine.state.batch`` the dictionaries of the cases.
         output_transform: takes from ``engine.state.output`` the dictionaries of the cases.
+        unit: of the world points, as the protocol has it.
 
     Raises:
         ValueError: for an unknown projection or ``max_cases`` below 1.
@@ -96,6 +97,7 @@ class LandmarkFigureSaver:
         dpi: float = 110.0,
         batch_transform: Callable[[Any], Any] = as_it_is,
         output_transform: Callable[[Any], Any] = as_it_is,
+        unit: str = "mm",
     ) -> None:
         if max_cases is not None and max_cases < 1:
             raise ValueError(f"`max_cases` must be at least 1, or None for all, got {max_cases}.")
@@ -105,7 +107,7 @@ class LandmarkFigureSaver:
         self.suffix = suffix
         projection = look_up_option(projection, ("slice", "max", "mean"))
         mark = look_up_option(mark, ("number", "name"))
-        self.drawing = {"projection": projection, "planes": planes, "mark": mark}
+        self.drawing = {"projection": projection, "planes": planes, "mark": mark, "unit": unit}
         self.phantom, self.dpi = phantom, dpi
         self._reader = CaseReader(
             image_key, prediction_key, truth_key, heatmap_key, case_key, batch_transform, output_transform
@@ -187,6 +189,7 @@ class LandmarkTensorBoardHandler:
         global_epoch_transform: from the engine's epoch to the step.
         batch_transform: as in :class:`LandmarkFigureSaver`.
         output_transform: as in :class:`LandmarkFigureSaver`.
+        unit: as in :class:`LandmarkFigureSaver`.
 
     Raises:
         ValueError: for a loss without sigma, an interval below 1, or nothing to write.
@@ -211,6 +214,7 @@ class LandmarkTensorBoardHandler:
         global_epoch_transform: Callable[[int], int] = as_it_is,
         batch_transform: Callable[[Any], Any] = as_it_is,
         output_transform: Callable[[Any], Any] = as_it_is,
+        unit: str = "mm",
     ) -> None:
         if interval < 1 or num_images < 0 or (num_images == 0 and loss is None):
             raise ValueError(
@@ -223,7 +227,7 @@ class LandmarkTensorBoardHandler:
         self._writer, self._log_dir = summary_writer, log_dir
         self.interval, self.num_images, self.loss = interval, num_images, loss
         self.names = None if names is None else tuple(names)
-        self.projection = look_up_option(projection, ("slice", "max", "mean"))
+        self.drawing = {"projection": look_up_option(projection, ("slice", "max", "mean")), "unit": unit}
         self.tag, self.dpi = tag, dpi
         self.global_epoch_transform = global_epoch_transform
         self._reader = CaseReader(
@@ -272,7 +276,7 @@ class LandmarkTensorBoardHandler:
         step = self.global_epoch_transform(engine.state.epoch)
         for item in self._reader.items(engine)[: self.num_images - self._drawn]:
             drawn = self._reader.read(item)
-            pixels = figure_array(draw_case(drawn, self.names, drawn.case, projection=self.projection), dpi=self.dpi)
+            pixels = figure_array(draw_case(drawn, self.names, drawn.case, **self.drawing), dpi=self.dpi)
             self.writer.add_image(f"{self.tag}/{drawn.case}", pixels, step, dataformats="HWC")
             self._drawn += 1
 

@@ -12,7 +12,10 @@
 
 from __future__ import annotations
 
+from .aasce import AASCE_PROTOCOLS
+from .chest_xray import CHEST_XRAY_PROTOCOLS, PHANTOM_CHEST_XRAY
 from .evaluate import evaluate
+from .hand_xray import HAND_XRAY_PROTOCOLS, PHANTOM_HAND_XRAY
 from .isbi2015 import ISBI2015_PROTOCOLS, PHANTOM_CEPHALOGRAM
 from .native import NATIVE_MM, NATIVE_MM_INSIDE, PHANTOM_MM
 from .protocol import Protocol, get_protocol, list_protocols, register_protocol
@@ -20,12 +23,17 @@ from .result import EvaluationResult, compare, write_radial_errors
 from .spine import CSI2014_PROTOCOLS, NATIVE_MM_IDENTIFICATION, PHANTOM_IDENTIFICATION, PHANTOM_SPINE_CT, VERSE
 
 __all__ = [
+    "AASCE_PROTOCOLS",
+    "CHEST_XRAY_PROTOCOLS",
     "CSI2014_PROTOCOLS",
+    "HAND_XRAY_PROTOCOLS",
     "ISBI2015_PROTOCOLS",
     "NATIVE_MM",
     "NATIVE_MM_IDENTIFICATION",
     "NATIVE_MM_INSIDE",
     "PHANTOM_CEPHALOGRAM",
+    "PHANTOM_CHEST_XRAY",
+    "PHANTOM_HAND_XRAY",
     "PHANTOM_IDENTIFICATION",
     "PHANTOM_MM",
     "PHANTOM_SPINE_CT",

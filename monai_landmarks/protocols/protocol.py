@@ -185,7 +185,7 @@ def list_protocols() -> list[str]:
 
     Example:
         >>> [name for name in list_protocols() if name.startswith("phantom")]
-        ['phantom/cephalogram', 'phantom/identification', 'phantom/mm', 'phantom/spine_ct']
+        ['phantom/cephalogram', 'phantom/chest_xray', 'phantom/hand_xray', 'phantom/identification', 'phantom/mm', 'phantom/spine_ct']
     """
     return sorted(_PROTOCOLS)
 

@@ -54,8 +54,8 @@ class EvaluationResult:
         protocol: the rules.
         cases: case names, one per row of ``errors``.
         names: landmark names, one per column.
-        errors: error table ``(B, N)`` in mm, read-only: NaN without truth or where ``outside``, inf for a landmark that
-            was not predicted.
+        errors: error table ``(B, N)`` in the protocol's unit, read-only: NaN without truth or where ``outside``, inf for
+            a landmark that was not predicted.
         outside: bool ``(B, N)``, read-only: landmarks that were not scored because they lie outside the image.
         summary: means, medians, standard deviations and counts.
         detection: threshold to the percentage detected, with ``protocol.comparator``.
@@ -96,7 +96,7 @@ class EvaluationResult:
         """Evaluate an error table that is already there.
 
         Args:
-            errors: error table ``(B, N)`` in mm.
+            errors: error table ``(B, N)`` in the protocol's unit.
             cases: ``B`` different case names.
             protocol: the rules.
             names: ``N`` landmark names.
@@ -160,6 +160,8 @@ class EvaluationResult:
     def to_dict(self) -> dict[str, Any]:
         """Give everything but the error table as plain numbers, texts and lists; NaN becomes None.
 
+        The errors stand under ``radial_error_<unit>`` of the protocol's unit: ``radial_error_mm``, ``radial_error_px``.
+
         Example:
             >>> from monai_landmarks.protocols import evaluate
             >>> result = evaluate({"1": np.zeros((1, 2))}, {"1": np.zeros((1, 2))}, "native/mm")
@@ -180,7 +182,7 @@ class EvaluationResult:
             "num_missed": self.summary.num_missed,
             "num_outside": self.summary.num_outside,
             "num_missing": self.summary.num_missing,
-            "radial_error_mm": self.summary.to_dict(),
+            f"radial_error_{self.protocol.unit}": self.summary.to_dict(),
             "mean_interval_95": [_null(self.interval.low), _null(self.interval.high)],
         }
         for key, values in rates.items():

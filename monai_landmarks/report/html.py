@@ -174,6 +174,10 @@ def _unit(facts: Mapping[str, Any]) -> str:
     return str(_protocol(facts).get("unit", "mm"))
 
 
+def _errors(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    return facts.get(f"radial_error_{_unit(facts)}") or {}
+
+
 def _number(value: Any, digits: int) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "n/a"
@@ -181,7 +185,7 @@ def _number(value: Any, digits: int) -> str:
 
 
 def _numbers(facts: Mapping[str, Any], stamp: str) -> str:
-    errors = facts.get("radial_error_mm") or {}
+    errors = _errors(facts)
     unit = escape(_unit(facts))
     tiles = []
     if errors:
@@ -248,7 +252,7 @@ def _cases(cases: Iterable[CaseFigure], stamp: str, unit: str) -> str:
 
 
 def _landmarks(facts: Mapping[str, Any], stamp: str) -> str:
-    errors = facts.get("radial_error_mm") or {}
+    errors = _errors(facts)
     names = errors.get("names")
     if not names:
         return ""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -31,6 +32,7 @@ from monai_landmarks.handlers.case_figures import FACTS, figure_path
 from monai_landmarks.handlers.figures import LandmarkFigureSaver, LandmarkTensorBoardHandler
 from monai_landmarks.handlers.run_summary import RunSummary
 from monai_landmarks.losses import HeatmapL2Loss
+from monai_landmarks.protocols import Protocol
 
 NAN = float("nan")
 NAMES = ("sella", "nasion", "gonion")
@@ -253,6 +255,37 @@ def test_summary_shows_metrics_and_the_worst_cases_first(tmp_path, caplog):
     assert f"report: {tmp_path / 'report.html'}" in caplog.text
     assert f"metrics: {tmp_path / 'metrics.json'}" in caplog.text
     assert "PHANTOM" not in report + caplog.text
+
+
+def test_everything_shows_the_protocols_unit(tmp_path, monkeypatch):
+    import monai_landmarks.handlers.case_figures as module
+
+    original, units = module.landmark_overlay, []
+    monkeypatch.setattr(module, "landmark_overlay", lambda *a, **k: (units.append(k["unit"]), original(*a, **k))[1])
+    protocol = Protocol("films/px", "films", unit="px", distance="Euclidean, in pixels", thresholds=(3.0, 6.0))
+    handlers = [
+        LandmarkFigureSaver(tmp_path / "figures", names=NAMES, dpi=40, unit=protocol.unit),
+        LandmarkMetricsSaver(tmp_path, protocol=protocol, landmark_names=NAMES),
+        RunSummary(tmp_path),
+    ]
+    evaluator(data(2), handlers, metric=True).run()
+    assert units == ["px"] * 4
+    assert json.loads((tmp_path / "metrics.json").read_text())["radial_error_px"]["mean"] == 0.75
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "0.750 ± 0.559 <small>px</small>" in report
+    for text in ("within ≤ 3 px", "mean 1.50 px", "<th scope='col'>median px</th>", "≤ 3 px, %"):
+        assert text in report
+    assert not re.search(r"\d mm\b|>mm<| mm<", report)
+
+
+def test_tensorboard_overlays_take_the_unit(monkeypatch):
+    import monai_landmarks.handlers.case_figures as module
+
+    original, units = module.landmark_overlay, []
+    monkeypatch.setattr(module, "landmark_overlay", lambda *a, **k: (units.append(k["unit"]), original(*a, **k))[1])
+    writer = Writer()
+    evaluator(data(2, 1), [LandmarkTensorBoardHandler(writer, names=NAMES, unit="px")]).run()
+    assert units == ["px"]
 
 
 def test_summary_says_phantom(tmp_path, caplog):

@@ -19,7 +19,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from monai_landmarks.protocols import evaluate
+from monai_landmarks.protocols import Protocol, evaluate
 from monai_landmarks.report import CaseFigure, error_curve, figure_png, write_report
 from monai_landmarks.report.canvas import new_figure
 from monai_landmarks.report.html import PNG_SIGNATURE
@@ -99,6 +99,17 @@ def test_numbers_are_those_of_the_summary(tmp_path, summary):
     assert "within ≤ 2 mm 75.00 %" in page.words
     assert "landmarks evaluated 8 1 missed, not in the mean" in page.words
     assert "4 cases" in page.words
+
+
+def test_another_unit_than_millimetres(tmp_path):
+    truth = {f"{i}": np.zeros((2, 2)) for i in range(4)}
+    found = {k: v + np.array([4.0, 0.0]) for k, v in truth.items()}
+    protocol = Protocol("films/px", "films", unit="px", distance="Euclidean, in pixels", thresholds=(3.0, 6.0))
+    _, page = read(write_report(tmp_path / "r.html", evaluate(found, truth, protocol).to_dict()))
+    assert "4.000 ± 0.000 px" in page.words
+    assert "within ≤ 6 px 100.00 %" in page.words
+    assert "mean px SD px median px" in page.words
+    assert not re.search(r"\bmm\b", page.words)
 
 
 def test_landmarks_outside_the_field_of_view_are_counted(tmp_path, summary):

@@ -13,8 +13,11 @@
 
 from __future__ import annotations
 
+from .aasce import AASCE_LANDMARKS, aasce_datalist, aasce_patient
+from .chest_xray import CHEST_XRAY_EXCLUDED, CHEST_XRAY_LANDMARKS, chest_xray_datalist
 from .csi2014 import CSI2014_LANDMARKS, CSI2014_VERSE_LABELS, csi2014_datalist
 from .hand_mri import HAND_MRI_LANDMARKS, hand_mri_datalist
+from .hand_xray import HAND_XRAY_LANDMARKS, hand_xray_datalist
 from .hippocampus_mr import HIPPOCAMPUS_LANDMARKS, hippocampus_datalist
 from .image_folder import FILM_SUFFIXES, VOLUME_SUFFIXES, image_folder_datalist
 from .isbi2015 import ISBI2015_LANDMARKS, isbi2015_datalist, isbi2015_points
@@ -26,19 +29,27 @@ from .verse import VERSE_LANDMARKS, verse_datalist
 from .vertebrae import vertebra_name
 
 __all__ = [
+    "AASCE_LANDMARKS",
+    "CHEST_XRAY_EXCLUDED",
+    "CHEST_XRAY_LANDMARKS",
     "CSI2014_LANDMARKS",
     "CSI2014_VERSE_LABELS",
     "FILM_SUFFIXES",
     "HAND_MRI_LANDMARKS",
+    "HAND_XRAY_LANDMARKS",
     "HIPPOCAMPUS_LANDMARKS",
     "ISBI2015_LANDMARKS",
     "LUMBAR_MR_LANDMARKS",
     "MOUSE_SKULL_LANDMARKS",
     "VERSE_LANDMARKS",
     "VOLUME_SUFFIXES",
+    "aasce_datalist",
+    "aasce_patient",
+    "chest_xray_datalist",
     "cross_validation_folds",
     "csi2014_datalist",
     "hand_mri_datalist",
+    "hand_xray_datalist",
     "hippocampus_datalist",
     "image_folder_datalist",
     "is_phantom",

@@ -15,22 +15,28 @@ from __future__ import annotations
 from monai_landmarks.data.datasets.phantom_marker import is_phantom
 
 from .cephalogram import cephalogram_phantom, write_cephalogram_phantom
+from .chest_xray import chest_xray_phantom, write_chest_xray_phantom
 from .fallback import dataset_or_phantom
 from .hand_mri import hand_mri_phantom, write_hand_mri_phantom
+from .hand_xray import hand_xray_phantom, write_hand_xray_phantom
 from .lumbar_mr import lumbar_mr_phantom, write_lumbar_mr_phantom
 from .mouse_skull_ct import mouse_skull_phantom, write_mouse_skull_phantom
 from .spine_ct import spine_ct_phantom, write_spine_ct_phantom
 
 __all__ = [
     "cephalogram_phantom",
+    "chest_xray_phantom",
     "dataset_or_phantom",
     "hand_mri_phantom",
+    "hand_xray_phantom",
     "is_phantom",
     "lumbar_mr_phantom",
     "mouse_skull_phantom",
     "spine_ct_phantom",
     "write_cephalogram_phantom",
+    "write_chest_xray_phantom",
     "write_hand_mri_phantom",
+    "write_hand_xray_phantom",
     "write_lumbar_mr_phantom",
     "write_mouse_skull_phantom",
     "write_spine_ct_phantom",
