@@ -12,6 +12,20 @@
 
 from __future__ import annotations
 
-from .prepare_batch import PrepareLandmarkBatch
+from .dataset_configs import DatasetConfigs
+from .dataset_mixing import draw_schedule, mixing_proportions
+from .multi_dataset_evaluator import MultiDatasetEvaluator
+from .multi_dataset_loader import MultiDatasetLoader
+from .multi_dataset_trainer import MultiDatasetTrainer
+from .prepare_batch import PrepareDatasetBatch, PrepareLandmarkBatch
 
-__all__ = ["PrepareLandmarkBatch"]
+__all__ = [
+    "DatasetConfigs",
+    "MultiDatasetEvaluator",
+    "MultiDatasetLoader",
+    "MultiDatasetTrainer",
+    "PrepareDatasetBatch",
+    "PrepareLandmarkBatch",
+    "draw_schedule",
+    "mixing_proportions",
+]

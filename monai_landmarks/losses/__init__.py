@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from .heatmap_bce import HeatmapBCELoss, heatmap_binary_cross_entropy
 from .heatmap_l2 import HeatmapL2Loss, heatmap_squared_error
 
-__all__ = ["HeatmapL2Loss", "heatmap_squared_error"]
+__all__ = ["HeatmapBCELoss", "HeatmapL2Loss", "heatmap_binary_cross_entropy", "heatmap_squared_error"]

@@ -17,29 +17,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from monai.utils import StrEnum, look_up_option
+from monai.utils import look_up_option
 from torch import nn
 
-from ..geometry import FieldOfView, LandmarkError, check_points, field_of_view, plain_tensor
+from ..geometry import FieldOfView, field_of_view
 from ..heatmaps import GaussianHeatmaps
 from ..heatmaps.gaussian import expand_sigma, gaussian_axis_factors, outer_product
+from .targets import MissingLandmarks, OutsideLandmarks, check_maps, points_to_draw
 
 __all__ = ["HeatmapL2Loss", "MissingLandmarks", "OutsideLandmarks", "heatmap_squared_error"]
-
-
-class MissingLandmarks(StrEnum):
-    """What a loss does with the heatmap of a landmark that is missing."""
-
-    MASK = "mask"
-    ZERO = "zero"
-
-
-class OutsideLandmarks(StrEnum):
-    """What a loss wants of the heatmap of a landmark that lies outside the image."""
-
-    TAIL = "tail"
-    ZERO = "zero"
-    MASK = "mask"
 
 
 def heatmap_squared_error(
@@ -82,21 +68,8 @@ def heatmap_squared_error(
         >>> heatmap_squared_error(torch.zeros(1, 2, 5, 5), torch.tensor([[[2.0, 2.0], [float("nan")] * 2]]), sigma=0.1)
         tensor([[1., 0.]])
     """
-    heatmaps, points = _checked(heatmaps, points)
+    heatmaps, points = check_maps(heatmaps, points)
     return _squared_error(heatmaps, points, field_of_view(points, heatmaps.shape[2:]), sigma, gamma, missing, outside)
-
-
-def _checked(heatmaps: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give both as plain tensors, the points on the maps' device and in the precision of the comparison."""
-    heatmaps, points = plain_tensor(heatmaps), plain_tensor(points)
-    check_points(points, heatmaps.ndim - 2)
-    if heatmaps.shape[:2] != points.shape[:2]:
-        raise LandmarkError(
-            f"heatmaps {tuple(heatmaps.shape)} and points {tuple(points.shape)} must agree in batch and landmarks: the "
-            f"network predicts {heatmaps.shape[1]} landmarks, the data has {points.shape[1]}."
-        )
-    dtype = torch.float64 if heatmaps.dtype == torch.float64 else torch.float32
-    return heatmaps, points.to(device=heatmaps.device, dtype=dtype)
 
 
 def _squared_error(
@@ -108,13 +81,8 @@ def _squared_error(
     missing: str,
     outside: str,
 ) -> torch.Tensor:
-    absent, beyond = state == FieldOfView.MISSING, state == FieldOfView.OUTSIDE
-    beyond_is = look_up_option(outside, OutsideLandmarks)
-    left_out = absent & (look_up_option(missing, MissingLandmarks) == MissingLandmarks.MASK)
-    left_out = left_out | (beyond & (beyond_is == OutsideLandmarks.MASK))
+    points, left_out = points_to_draw(points, state, missing, outside)
     sigma = expand_sigma(sigma, points)
-    if beyond_is != OutsideLandmarks.TAIL:
-        points = points.masked_fill(beyond.unsqueeze(-1), torch.nan)  # a missing landmark draws nothing
     return _SquaredError.apply(heatmaps, points, sigma, gamma, left_out)
 
 
@@ -255,7 +223,7 @@ class HeatmapL2Loss(nn.Module):
         return self.targets.sigma
 
     def forward(self, heatmaps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-        heatmaps, points = _checked(heatmaps, points)
+        heatmaps, points = check_maps(heatmaps, points)
         state = field_of_view(points, heatmaps.shape[2:])
         seen = state == FieldOfView.INSIDE
         sigma = self.sigma.to(points)

@@ -184,8 +184,8 @@ def list_protocols() -> list[str]:
     """List the names of all registered protocols.
 
     Example:
-        >>> [name for name in list_protocols() if name.startswith("phantom")]
-        ['phantom/cephalogram', 'phantom/chest_xray', 'phantom/hand_xray', 'phantom/identification', 'phantom/mm', 'phantom/spine_ct']
+        >>> [name for name in list_protocols() if name.startswith("isbi2015/senior")]
+        ['isbi2015/senior', 'isbi2015/senior/scn', 'isbi2015/senior/test2', 'isbi2015/senior/training']
     """
     return sorted(_PROTOCOLS)
 

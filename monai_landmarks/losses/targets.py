@@ -1,0 +1,85 @@
+# Copyright (c) The monai_landmarks developers
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What losses on heatmaps share: their options, and which landmarks have a target and where."""
+
+from __future__ import annotations
+
+import torch
+from monai.utils import StrEnum, look_up_option
+
+from ..geometry import FieldOfView, LandmarkError, check_points, plain_tensor
+
+__all__ = ["MissingLandmarks", "OutsideLandmarks", "check_maps", "points_to_draw"]
+
+
+class MissingLandmarks(StrEnum):
+    """What a loss does with the heatmap of a landmark that is missing."""
+
+    MASK = "mask"
+    ZERO = "zero"
+
+
+class OutsideLandmarks(StrEnum):
+    """What a loss wants of the heatmap of a landmark that lies outside the image."""
+
+    TAIL = "tail"
+    ZERO = "zero"
+    MASK = "mask"
+
+
+def check_maps(heatmaps: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give both as plain tensors, the points on the maps' device and in the precision of the comparison.
+
+    Args:
+        heatmaps: ``(B, N, *S)``, or their logits.
+        points: ``(B, N, D)`` voxel indices, NaN for missing.
+
+    Returns:
+        heatmaps in their own dtype, points in float64 if the maps are, else in float32.
+
+    Raises:
+        LandmarkError: if shapes do not fit.
+    """
+    heatmaps, points = plain_tensor(heatmaps), plain_tensor(points)
+    check_points(points, heatmaps.ndim - 2)
+    if heatmaps.shape[:2] != points.shape[:2]:
+        raise LandmarkError(
+            f"heatmaps {tuple(heatmaps.shape)} and points {tuple(points.shape)} must agree in batch and landmarks: the "
+            f"network predicts {heatmaps.shape[1]} landmarks, the data has {points.shape[1]}."
+        )
+    dtype = torch.float64 if heatmaps.dtype == torch.float64 else torch.float32
+    return heatmaps, points.to(device=heatmaps.device, dtype=dtype)
+
+
+def points_to_draw(
+    points: torch.Tensor, state: torch.Tensor, missing: str, outside: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Apply the two options: which targets are empty, and which maps the loss leaves out.
+
+    Args:
+        points: ``(B, N, D)`` voxel indices.
+        state: ``(B, N)`` values of :class:`FieldOfView`.
+        missing: see :class:`MissingLandmarks`.
+        outside: see :class:`OutsideLandmarks`.
+
+    Returns:
+        points, NaN where the target is empty; and ``(B, N)``, true where a map is left out.
+
+    Raises:
+        ValueError: for an unknown option.
+    """
+    absent, beyond = state == FieldOfView.MISSING, state == FieldOfView.OUTSIDE
+    beyond_is = look_up_option(outside, OutsideLandmarks)
+    left_out = absent & (look_up_option(missing, MissingLandmarks) == MissingLandmarks.MASK)
+    left_out = left_out | (beyond & (beyond_is == OutsideLandmarks.MASK))
+    if beyond_is != OutsideLandmarks.TAIL:
+        points = points.masked_fill(beyond.unsqueeze(-1), torch.nan)  # a missing landmark draws nothing
+    return points, left_out
