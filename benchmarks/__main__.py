@@ -27,7 +27,7 @@ from typing import Any
 
 from .timing import Settings, format_table, measure_cases, preload
 
-SUBJECTS = ("targets", "decoding", "losses", "networks", "metrics", "augmentation", "inference")
+SUBJECTS = ("targets", "decoding", "losses", "networks", "universal", "metrics", "augmentation", "inference")
 SCHEMA = 1
 
 

@@ -19,7 +19,7 @@ from math import prod
 import torch
 from torch.nn import functional as F
 
-from monai_landmarks.losses import HeatmapL2Loss
+from monai_landmarks.losses import HeatmapBCELoss, HeatmapL2Loss
 
 from .targets import FLOAT_BYTES, SIGMA, dense_gaussians, random_points, squared_distance
 from .timing import Case, Run
@@ -27,7 +27,7 @@ from .timing import Case, Run
 __all__ = ["TITLE", "cases"]
 
 TITLE = (
-    "HeatmapL2Loss, forward and backward (size: the given maps; their gradient is one size; error: largest difference "
+    "Heatmap losses, forward and backward (size: the given maps; their gradient is one size; error: largest difference "
     "of gradients to the formula, relative)"
 )
 #: One tensor of the maps' size; the rest is for 1D factors and the interpreter.
@@ -56,6 +56,17 @@ def dense_learnable(heatmaps: torch.Tensor, points: torch.Tensor) -> torch.Tenso
     return _take_gradient(heatmaps)
 
 
+def ours_entropy(logits: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    HeatmapBCELoss(SIGMA)(logits, points).backward()
+    return _take_gradient(logits)
+
+
+def dense_entropy(logits: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    target = dense_gaussians(points, tuple(logits.shape[2:]))
+    F.binary_cross_entropy_with_logits(logits, target, reduction="sum").backward()
+    return _take_gradient(logits)
+
+
 def _take_gradient(heatmaps: torch.Tensor) -> torch.Tensor:
     """Take the gradient off the maps, so that the next step does not add to it."""
     gradient = heatmaps.grad
@@ -70,10 +81,11 @@ def make(step: Step, landmarks: int, shape: tuple[int, ...]) -> Run:
     return partial(step, heatmaps, random_points(1, landmarks, shape))
 
 
-def error(step: Step, shape: tuple[int, ...]) -> Mapping[str, float]:
+def error(step: Step, entropy: bool, shape: tuple[int, ...]) -> Mapping[str, float]:
     run = make(step, 3, shape)
     heatmaps, points = run.args[-2:]  # type: ignore[attr-defined]
-    expected = 2 * (heatmaps.detach().double() - dense_gaussians(points.double(), shape))
+    maps, target = heatmaps.detach().double(), dense_gaussians(points.double(), shape)
+    expected = torch.sigmoid(maps) - target if entropy else 2 * (maps - target)
     difference = (step(heatmaps, points) - expected).abs().max() / expected.abs().max()
     return {"error": difference.item()}
 
@@ -88,6 +100,8 @@ def _group(landmarks: int, shape: tuple[int, ...], limited: bool) -> list[Case]:
         ("fixed", "dense target + mse_loss", dense, "plain"),
         ("learnt", "HeatmapL2Loss, learnt sigma", partial(ours, True), "ours"),
         ("learnt", "dense target, learnt by autograd", dense_learnable, "plain"),
+        ("entropy", "HeatmapBCELoss", ours_entropy, "ours"),
+        ("entropy", "dense target + binary_cross_entropy_with_logits", dense_entropy, "plain"),
     ]
     return [
         Case(
@@ -96,7 +110,7 @@ def _group(landmarks: int, shape: tuple[int, ...], limited: bool) -> list[Case]:
             group=f"{label}, {kind}",
             role=role,
             size_bytes=size,
-            checks=partial(error, step, small),
+            checks=partial(error, step, kind == "entropy", small),
             limits=limits if role == "ours" else {},
         )
         for kind, name, step, role in steps

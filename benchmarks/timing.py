@@ -367,7 +367,7 @@ def _cells(row: Mapping[str, Any], checks: Sequence[str]) -> list[str]:
         str(row["calls"]),
         "" if memory is None else "<1" if small else f"{memory / 1e6:.1f}",
         "" if ratio is None or small else f"{ratio:.2f}",
-        *(f"{row['checks'][key]:.1e}" if key in row["checks"] else "" for key in checks),
+        *(_check(row["checks"][key]) if key in row["checks"] else "" for key in checks),
         *("" if row[key] is None else f"{row[key]:.3g}" for key in ("ratio_monai", "ratio_plain")),
         ", ".join(dict.fromkeys(_limit(key, value) for key, value in row["limits"].items())),
         _verdict(row["passed"]),
@@ -376,6 +376,11 @@ def _cells(row: Mapping[str, Any], checks: Sequence[str]) -> list[str]:
 
 def _seconds(value: float) -> str:
     return f"{value:.5f}" if value < 0.1 else f"{value:.3f}"
+
+
+def _check(value: float) -> str:
+    """Errors by their magnitude, counts and amounts in full."""
+    return f"{value:.1e}" if 0 < value < 0.01 else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _limit(key: str, value: float) -> str:

@@ -83,7 +83,7 @@ def heatmap_layer(spatial_dims: int, in_channels: int, num_landmarks: int, bias:
     """Build a 1-wide convolution to one logit per landmark, whose bias starts at a value if one is given."""
     layer = convolution(spatial_dims, in_channels, num_landmarks, 1)
     if bias is not None:
-        nn.init.constant_(layer.bias, bias)
+        nn.init.constant_(layer.get_parameter("bias"), bias)
     return layer
 
 
