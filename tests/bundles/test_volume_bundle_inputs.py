@@ -20,8 +20,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from bundle_runs import configs, failure
 from monai.bundle import ConfigParser
-from volume_bundle_runs import Run, configs, failure, workflow
+from volume_bundle_runs import Run, workflow
 
 from monai_landmarks.data import read_landmarks, write_landmarks
 from monai_landmarks.data.datasets import VERSE_LANDMARKS, csi2014_datalist

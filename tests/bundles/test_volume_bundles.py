@@ -15,13 +15,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import jsonschema
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser, ckpt_export, verify_metadata, verify_net_in_out
-from volume_bundle_runs import BUNDLES, CALIBRATED, EPOCHS, NAMES, Run, configs, failure, files, workflow
+from bundle_runs import BUNDLES, configs, failure, missing_files, valid_metadata
+from monai.bundle import ConfigParser, ckpt_export, verify_net_in_out
+from volume_bundle_runs import CALIBRATED, EPOCHS, NAMES, Run, files, workflow
 
 from monai_landmarks.data import read_landmark_table, read_landmarks
 from monai_landmarks.data.datasets import CSI2014_VERSE_LABELS
@@ -143,18 +143,7 @@ def test_required_properties_are_there_under_monais_ids(bundle: str, kind: str, 
 
 @every_bundle
 def test_metadata_is_valid_offline(bundle: str, tmp_path: Path) -> None:
-    schema = json.loads((Path(__file__).parent / "metadata_schema.json").read_text())
-    path = configs(bundle) / "metadata.json"
-    metadata = json.loads(path.read_text())
-    jsonschema.validate(metadata, schema)
-    placed = tmp_path / "schema.json"
-    placed.write_text(json.dumps(schema))
-    verify_metadata(meta_file=str(path), filepath=str(placed))
-    output = metadata["network_data_format"]["outputs"]["pred"]
-    assert tuple(output["channel_def"].values()) == NAMES[bundle]
-    assert output["num_channels"] == len(NAMES[bundle])
-    assert metadata["version"] in metadata["changelog"]
-    assert "research only" in metadata["intended_use"].lower()
+    metadata = valid_metadata(bundle, NAMES[bundle], tmp_path)
     assert ("mouse" in metadata["intended_use"].lower()) == (bundle == "mouse_skull_ct")
 
 
@@ -238,12 +227,6 @@ def test_given_folder_that_does_not_exist_is_never_a_phantom(bundle: str, tmp_pa
 
 @every_bundle
 def test_bundle_is_complete_for_monai(bundle: str) -> None:
-    names = [
-        "LICENSE",
-        "docs/README.md",
-        *(f"configs/{name}.json" for name in ("inference", "evaluate", "multi_gpu_train")),
-    ]
-    for name in (*names, "configs/logging.conf"):
-        assert (BUNDLES / bundle / name).is_file(), name
+    assert not missing_files(bundle)
     assert not (BUNDLES / bundle / "scripts").exists()
     assert (configs(bundle) / "calibrate.json").is_file() == (bundle in CALIBRATED)

@@ -12,12 +12,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bundle_runs import configs, logged_lines
 from monai.bundle import ConfigWorkflow
 
 from monai_landmarks.data.datasets import (
@@ -27,7 +27,6 @@ from monai_landmarks.data.datasets import (
     MOUSE_SKULL_LANDMARKS,
 )
 
-BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 NAMES = {
     "spine_ct": CSI2014_LANDMARKS,
     "lumbar_mri": LUMBAR_MR_LANDMARKS,
@@ -48,10 +47,6 @@ GRIDS: dict[str, dict[str, Any]] = {
     "hand_mri": {"pixel_mm": [6.0, 6.0, 6.0], "grid": [28, 40, 16]},
     "mouse_skull_ct": {"pixel_mm": 0.9, "grid": [24, 34, 24]},
 }
-
-
-def configs(bundle: str) -> Path:
-    return BUNDLES / bundle / "configs"
 
 
 def files(bundle: str, kind: str, *overlays: str) -> list[str]:
@@ -84,17 +79,6 @@ def workflow(bundle: str, kind: str, root: Path, *overlays: str, **settings: Any
     return flow
 
 
-class Lines(logging.Handler):
-    """Keeps what was logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
 class Run:
     """A bundle that was trained, calibrated where it can be, evaluated and used for prediction, on a tiny phantom."""
 
@@ -102,9 +86,7 @@ class Run:
         self.bundle, self.root = bundle, root
         fold = "" if bundle == "spine_ct" else "/fold0"
         self.models, self.out = root / f"models/scn_small{fold}", root / f"eval/scn_small{fold}"
-        kept = Lines()
-        logging.getLogger().addHandler(kept)
-        try:
+        with logged_lines() as self.log:
             for kind in ("train", *(("calibrate",) if bundle in CALIBRATED else ()), "evaluate", "inference"):
                 flow = workflow(bundle, kind, root)
                 flow.run()
@@ -113,22 +95,6 @@ class Run:
                     listed = flow.parser.get_parsed_content("cases#test")
                     self.truth = {entry["case"]: entry["landmarks"] for entry in listed}
                     self.images = {entry["case"]: entry["image"] for entry in listed}
-        finally:
-            logging.getLogger().removeHandler(kept)
-        self.log = kept.lines
-
-
-def failure(run: Callable[[], object]) -> str:
-    """All messages of the error that a run ends with, down to its first cause."""
-    try:
-        run()
-    except Exception as error:
-        texts, cause = [], error
-        while cause is not None:
-            texts.append(str(cause))
-            cause = cause.__cause__ or cause.__context__
-        return "\n".join(texts)
-    return pytest.fail("the run went through")
 
 
 @pytest.fixture(scope="session")
