@@ -17,18 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from monai.utils import optional_import
 
 from monai_landmarks.data.datasets.isbi2015 import ISBI2015_LANDMARKS, OFFICIAL_FOLDERS, ORIGINAL_SIZE, SECTIONS
-from monai_landmarks.data.files import atomic_write, write_text
+from monai_landmarks.data.files import write_text
 
 from .apparatus import draw_apparatus, expose, stamp_frame
 from .drawing import Film, enlarge_twice
+from .film_files import check_reduction, number_films, write_film
 from .head import FILM_MM, SAMPLES, Head, Pose, build_head, draw_pose
 from .scene import draw_head
 from .volume_files import finish_phantom, start_phantom
-
-PILImage, _ = optional_import("PIL.Image")
 
 __all__ = ["cephalogram_phantom", "write_cephalogram_phantom"]
 
@@ -88,7 +86,7 @@ def cephalogram_phantom(
         >>> image.shape, points.shape
         ((300, 242), (19, 2))
     """
-    _check_reduction(reduction)
+    check_reduction(reduction, "the original 1935 x 2400")
     # Streams of their own keep head and pose the same when a switch changes how much the drawing draws.
     body_rng, scene_rng, apparatus_rng, exposure_rng, frame_rng = np.random.default_rng(seed).spawn(5)
     head, pose = _build(body_rng, shape, rotation_deg, scale, translation_mm)
@@ -138,10 +136,12 @@ def write_cephalogram_phantom(
         ...     sorted(path.name for path in root.iterdir())
         ['400_junior', '400_senior', 'PHANTOM.json', 'PHANTOM.txt', 'RawImage', 'true_points_mm.csv']
     """
-    _check_reduction(reduction)
+    check_reduction(reduction, "the original 1935 x 2400")
     if reader_sd_mm < 0:
         raise ValueError(f"reader_sd_mm must not be negative, got {reader_sd_mm}.")
-    cases = _number_films({"training": num_training, "test1": num_test1, "test2": num_test2})
+    counts = {"training": num_training, "test1": num_test1, "test2": num_test2}
+    sections = {name: (first, last - first + 1) for name, (first, last) in SECTIONS.items()}
+    cases = number_films(counts, sections, "{:03d}".format)
     parameters = {
         "phantom": "cephalogram",
         "version": VERSION,
@@ -161,11 +161,6 @@ def write_cephalogram_phantom(
     _write_truth(root / "true_points_mm.csv", truth)
     finish_phantom(root, parameters)
     return root
-
-
-def _check_reduction(reduction: int) -> None:
-    if reduction < 1 or int(reduction) != reduction:
-        raise ValueError(f"reduction must be a positive integer, 1 for the original 1935 x 2400, got {reduction}.")
 
 
 def _draw(
@@ -204,20 +199,6 @@ def _keep_inside(pose: Pose, landmarks: np.ndarray) -> Pose:
     return replace(pose, shift=(float(shift[0]), float(shift[1])))
 
 
-def _number_films(counts: dict[str, int]) -> dict[str, list[str]]:
-    cases = {}
-    for section, count in counts.items():
-        first, last = SECTIONS[section]
-        if not 0 <= count <= last - first + 1:
-            raise ValueError(
-                f"num_{section} must be 0 to {last - first + 1}, as many as the challenge has, got {count}."
-            )
-        cases[section] = [f"{number:03d}" for number in range(first, first + count)]
-    if not any(cases.values()):
-        raise ValueError("num_training, num_test1 and num_test2 are all 0: there is nothing to write.")
-    return cases
-
-
 def _write_film(root: Path, section: str, case: str, reduction: int, seed: int, reader_sd_mm: float) -> np.ndarray:
     """Write what is missing of one film and its two readers' points; return the true points in mm."""
     rng = np.random.default_rng([seed, int(case)])
@@ -227,8 +208,7 @@ def _write_film(root: Path, section: str, case: str, reduction: int, seed: int, 
         points = pose(head.landmarks)
     else:
         image, points = cephalogram_phantom(rng, reduction)
-        with atomic_write(path) as temporary:
-            PILImage.fromarray(image).save(temporary, compress_level=1)
+        write_film(path, image)
     for number, reader in enumerate(("junior", "senior"), start=1):
         error = np.random.default_rng([seed, int(case), number]).normal(0, reader_sd_mm, points.shape)
         pixels = np.rint((points + error) / PIXEL_MM).astype(int).clip(0, np.array(ORIGINAL_SIZE) - 1)

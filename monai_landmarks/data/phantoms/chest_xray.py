@@ -15,17 +15,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from monai.utils import optional_import
 
 from monai_landmarks.data.datasets.chest_xray import SECTIONS
-from monai_landmarks.data.files import atomic_write, write_text
+from monai_landmarks.data.files import write_text
 
 from .apparatus import expose
 from .chest_scene import SIDES, Place, draw_chest, draw_place, lung_outline
 from .drawing import Film, text_bitmap
+from .film_files import check_reduction, number_films, write_film
 from .volume_files import finish_phantom, start_phantom
-
-PILImage, _ = optional_import("PIL.Image")
 
 __all__ = ["chest_xray_phantom", "write_chest_xray_phantom"]
 
@@ -84,7 +82,7 @@ def chest_xray_phantom(
         >>> image.dtype, points.shape, bool(((points > 0) & (points < 1)).all())
         (dtype('uint8'), (6, 2), True)
     """
-    _check_reduction(reduction)
+    check_reduction(reduction, f"pixels of {PIXEL_MM} mm")
     body, scene, exposure, frame = np.random.default_rng(seed).spawn(4)
     size_mm, place = _build(body, shape, rotation_deg, scale)
     pixel_mm = PIXEL_MM * reduction
@@ -138,8 +136,10 @@ def write_chest_xray_phantom(
         ...     sorted(path.name for path in root.iterdir())
         ['PHANTOM.json', 'PHANTOM.txt', 'labels', 'pngs']
     """
-    _check_reduction(reduction)
-    cases = _number_films({"train": num_train, "validation": num_validation, "test": num_test})
+    check_reduction(reduction, f"pixels of {PIXEL_MM} mm")
+    counts = {"train": num_train, "validation": num_validation, "test": num_test}
+    sections = {name: (first + 1, end - first) for name, (first, end) in SECTIONS.items()}
+    cases = number_films(counts, sections, "CHNCXR_{:04d}_0".format)
     parameters = {
         "phantom": "chest_xray",
         "version": VERSION,
@@ -156,31 +156,13 @@ def write_chest_xray_phantom(
     return root
 
 
-def _check_reduction(reduction: int) -> None:
-    if reduction < 1 or int(reduction) != reduction:
-        raise ValueError(f"reduction must be a positive integer, 1 for pixels of {PIXEL_MM} mm, got {reduction}.")
-
-
-def _number_films(counts: dict[str, int]) -> dict[str, list[str]]:
-    cases = {}
-    for section, count in counts.items():
-        first, last = SECTIONS[section]
-        if not 0 <= count <= last - first:
-            raise ValueError(f"num_{section} must be 0 to {last - first}, as many as the real set has, got {count}.")
-        cases[section] = [f"CHNCXR_{number:04d}_0" for number in range(first + 1, first + 1 + count)]
-    if not any(cases.values()):
-        raise ValueError("num_train, num_validation and num_test are all 0: there is nothing to write.")
-    return cases
-
-
 def _write_film(root: Path, case: str, seed: int, reduction: int) -> None:
     """Write what is missing of one film; the points come last."""
     label = root / "labels" / f"{case}.txt"
     if label.is_file():
         return
     image, points = chest_xray_phantom(np.random.default_rng([seed, int(case.split("_")[1])]), reduction)
-    with atomic_write(root / "pngs" / f"{case}.png") as temporary:
-        PILImage.fromarray(image).save(temporary, compress_level=1)
+    write_film(root / "pngs" / f"{case}.png", image)
     write_text(label, f"{len(points)}\n" + "".join(f"{x:.6f} {y:.6f}\n" for x, y in points))
 
 

@@ -15,17 +15,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from monai.utils import optional_import
 
 from monai_landmarks.data.datasets.hand_xray import FOLDS, GU2NET_SECTIONS
-from monai_landmarks.data.files import atomic_write, write_text
+from monai_landmarks.data.files import write_text
 
 from .apparatus import expose
 from .drawing import SOFT_PIXEL_MM, Film, enlarge_twice, stroke_outline, text_bitmap
+from .film_files import check_reduction, number_films, write_film
 from .hand_film import FlatHand, build_flat_hand
 from .volume_files import finish_phantom, start_phantom
-
-PILImage, _ = optional_import("PIL.Image")
 
 __all__ = ["hand_xray_phantom", "write_hand_xray_phantom"]
 
@@ -76,7 +74,7 @@ def hand_xray_phantom(
         >>> image.ndim, image.dtype, points.shape
         (2, dtype('uint8'), (37, 2))
     """
-    _check_reduction(reduction)
+    check_reduction(reduction, f"pixels of {PIXEL_MM} mm")
     hand, size, (scene_rng, field_rng, exposure_rng, stamp_rng) = _make(seed, posture, rotation_deg)
     attenuation, skin = _draw(hand, size, reduction, scene_rng)
     pixel_mm = PIXEL_MM * reduction
@@ -123,8 +121,9 @@ def write_hand_xray_phantom(
         ...     sorted(path.name for path in root.iterdir())
         ['PHANTOM.json', 'PHANTOM.txt', 'all.csv', 'jpg', 'setup']
     """
-    _check_reduction(reduction)
-    cases = _number_films({"train": num_train, "validation": num_validation, "test": num_test})
+    check_reduction(reduction, f"pixels of {PIXEL_MM} mm")
+    counts = {"train": num_train, "validation": num_validation, "test": num_test}
+    cases = number_films(counts, {name: (first, most) for name, (first, _, most) in GU2NET_SECTIONS.items()})
     parameters = {
         "phantom": "hand_xray",
         "version": VERSION,
@@ -147,23 +146,6 @@ def write_hand_xray_phantom(
     return root
 
 
-def _check_reduction(reduction: int) -> None:
-    if reduction < 1 or int(reduction) != reduction:
-        raise ValueError(f"reduction must be a positive integer, 1 for pixels of 0.1 mm, got {reduction}.")
-
-
-def _number_films(counts: dict[str, int]) -> dict[str, list[str]]:
-    cases = {}
-    for section, count in counts.items():
-        first, _, most = GU2NET_SECTIONS[section]
-        if not 0 <= count <= most:
-            raise ValueError(f"num_{section} must be 0 to {most}, as many as the real split has, got {count}.")
-        cases[section] = [str(number) for number in range(first, first + count)]
-    if not any(cases.values()):
-        raise ValueError("num_train, num_validation and num_test are all 0: there is nothing to write.")
-    return cases
-
-
 def _write_film(path: Path, case: str, reduction: int, seed: int) -> str:
     """Write one film where it is missing; return its row of the table."""
     rng = np.random.default_rng([seed, int(case)])
@@ -171,8 +153,7 @@ def _write_film(path: Path, case: str, reduction: int, seed: int) -> str:
         points = _pixels(_make(rng)[0], reduction)
     else:
         image, points = hand_xray_phantom(rng, reduction)
-        with atomic_write(path) as temporary:
-            PILImage.fromarray(image).save(temporary, compress_level=1)
+        write_film(path, image)
     return ",".join([case, *(f"{value:.4f}" for value in points.ravel())]) + "\n"
 
 

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from monai.networks.layers.factories import Conv
@@ -87,7 +87,50 @@ def heatmap_layer(spatial_dims: int, in_channels: int, num_landmarks: int, bias:
     return layer
 
 
-class SeparableConvolution(nn.Module):
+class _DatasetConvolution(nn.Module):
+    """What the three kinds share: their arguments, and one data set after the other being added."""
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        datasets: Iterable[str] = (),
+        kernel_size: int = 3,
+        norm: tuple | str | None = "batch",
+        act: tuple | str | None = LEAKY_RELU,
+    ) -> None:
+        super().__init__()
+        self.sizes = (spatial_dims, in_channels, out_channels, kernel_size)
+        self.norm = norm
+        self._build()
+        self.act = nn.Identity() if act is None else get_act_layer(act)
+        for dataset in datasets:
+            self.add_dataset(dataset)
+
+    def _build(self) -> None:
+        """Make what needs no data set."""
+        raise NotImplementedError
+
+    def add_dataset(self, dataset: str, like: str | None = None) -> None:
+        """Add the weights that a data set has alone.
+
+        Args:
+            dataset: name of the data set.
+            like: a known data set to copy from; None draws them anew.
+        """
+        raise NotImplementedError
+
+    def _standard(self) -> nn.Module:
+        dims, inputs, outputs, kernel_size = self.sizes
+        return nn.Sequential(convolution(dims, inputs, outputs, kernel_size), self._normalization())
+
+    def _normalization(self) -> nn.Module:
+        dims, _, outputs, _ = self.sizes
+        return nn.Identity() if self.norm is None else get_norm_layer(self.norm, spatial_dims=dims, channels=outputs)
+
+
+class SeparableConvolution(_DatasetConvolution):
     r"""Convolve each channel with a kernel of the data set's own, then mix channels with weights that all share.
 
     .. math:: y = a(\mathrm{norm}_t(W * (k_t \star x + b_t) + c))
@@ -118,25 +161,11 @@ class SeparableConvolution(nn.Module):
         torch.Size([1, 8, 5, 7, 6])
     """
 
-    def __init__(
-        self,
-        spatial_dims: int,
-        in_channels: int,
-        out_channels: int,
-        datasets: Iterable[str],
-        kernel_size: int = 3,
-        norm: tuple | str | None = "batch",
-        act: tuple | str | None = LEAKY_RELU,
-    ) -> None:
-        super().__init__()
-        self.sizes = (spatial_dims, in_channels, out_channels, kernel_size)
-        self.norm = norm
+    def _build(self) -> None:
+        dims, inputs, outputs, _ = self.sizes
         self.depthwise = DatasetModules()
-        self.pointwise = convolution(spatial_dims, in_channels, out_channels, 1)
+        self.pointwise = convolution(dims, inputs, outputs, 1)
         self.normalization = DatasetModules()
-        self.act = _activation(act)
-        for dataset in datasets:
-            self.add_dataset(dataset)
 
     def add_dataset(self, dataset: str, like: str | None = None) -> None:
         """Add the depth-wise convolution and the normalisation of a data set.
@@ -145,15 +174,15 @@ class SeparableConvolution(nn.Module):
             dataset: name of the data set.
             like: a known data set to copy from; None draws them anew.
         """
-        dims, inputs, outputs, kernel_size = self.sizes
+        dims, inputs, _, kernel_size = self.sizes
         self.depthwise.add(dataset, convolution(dims, inputs, inputs, kernel_size, groups=inputs), like)
-        self.normalization.add(dataset, _normalization(self.norm, dims, outputs), like)
+        self.normalization.add(dataset, self._normalization(), like)
 
     def forward(self, x: torch.Tensor, dataset: str) -> torch.Tensor:
         return self.act(self.normalization(self.pointwise(self.depthwise(x, dataset)), dataset))
 
 
-class OwnConvolution(nn.Module):
+class OwnConvolution(_DatasetConvolution):
     """Standard convolution, normalisation and activation, the weights of each data set its own.
 
     Args: see :class:`SeparableConvolution`.
@@ -161,33 +190,18 @@ class OwnConvolution(nn.Module):
     Shapes: ``(B, N, *S)`` and the name of a data set -> ``(B, M, *S)``.
     """
 
-    def __init__(
-        self,
-        spatial_dims: int,
-        in_channels: int,
-        out_channels: int,
-        datasets: Iterable[str],
-        kernel_size: int = 3,
-        norm: tuple | str | None = "batch",
-        act: tuple | str | None = LEAKY_RELU,
-    ) -> None:
-        super().__init__()
-        self.sizes = (spatial_dims, in_channels, out_channels, kernel_size)
-        self.norm = norm
+    def _build(self) -> None:
         self.layers = DatasetModules()
-        self.act = _activation(act)
-        for dataset in datasets:
-            self.add_dataset(dataset)
 
     def add_dataset(self, dataset: str, like: str | None = None) -> None:
         """Add the weights of a data set; see :meth:`SeparableConvolution.add_dataset`."""
-        self.layers.add(dataset, _standard(self.sizes, self.norm), like)
+        self.layers.add(dataset, self._standard(), like)
 
     def forward(self, x: torch.Tensor, dataset: str) -> torch.Tensor:
         return self.act(self.layers(x, dataset))
 
 
-class SharedConvolution(nn.Module):
+class SharedConvolution(_DatasetConvolution):
     """Standard convolution, normalisation and activation, the same for all data sets.
 
     Args: see :class:`SeparableConvolution`.
@@ -195,35 +209,11 @@ class SharedConvolution(nn.Module):
     Shapes: ``(B, N, *S)`` and the name of a data set, which makes no difference -> ``(B, M, *S)``.
     """
 
-    def __init__(
-        self,
-        spatial_dims: int,
-        in_channels: int,
-        out_channels: int,
-        datasets: Iterable[str] = (),
-        kernel_size: int = 3,
-        norm: tuple | str | None = "batch",
-        act: tuple | str | None = LEAKY_RELU,
-    ) -> None:
-        super().__init__()
-        self.layers = _standard((spatial_dims, in_channels, out_channels, kernel_size), norm)
-        self.act = _activation(act)
+    def _build(self) -> None:
+        self.layers = self._standard()
 
     def add_dataset(self, dataset: str, like: str | None = None) -> None:
         """Add nothing: a further data set has no weights here."""
 
     def forward(self, x: torch.Tensor, dataset: str = "") -> torch.Tensor:
         return self.act(self.layers(x))
-
-
-def _standard(sizes: Sequence[int], norm: tuple | str | None) -> nn.Module:
-    dims, inputs, outputs, kernel_size = sizes
-    return nn.Sequential(convolution(dims, inputs, outputs, kernel_size), _normalization(norm, dims, outputs))
-
-
-def _normalization(norm: tuple | str | None, spatial_dims: int, channels: int) -> nn.Module:
-    return nn.Identity() if norm is None else get_norm_layer(norm, spatial_dims=spatial_dims, channels=channels)
-
-
-def _activation(act: tuple | str | None) -> nn.Module:
-    return nn.Identity() if act is None else get_act_layer(act)
