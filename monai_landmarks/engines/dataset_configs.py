@@ -77,12 +77,14 @@ class DatasetConfigs:
         """The data sets, in order."""
         return tuple(self._parsers)
 
-    def get(self, key: str, **values: Any) -> dict[str, Any]:
+    def get(self, key: str) -> dict[str, Any]:
         """Build one entry of the configuration for every data set.
+
+        An entry is built once and kept, and so is everything it was built of. What needs an object that exists only later,
+        such as the network, is built as a function of it: ``"_mode_": "callable"``.
 
         Args:
             key: its id, ``"train_loader"`` or ``"cases#test"``.
-            values: further entries that exist only now, such as the network.
 
         Returns:
             by data set.
@@ -90,8 +92,6 @@ class DatasetConfigs:
         Raises:
             KeyError: if the configuration of a data set has no such entry.
         """
-        for parser in self._parsers.values():
-            parser.update(values)
         return {name: parser.get_parsed_content(key) for name, parser in self._parsers.items()}
 
 
