@@ -56,10 +56,12 @@ def prepare(hand_dir: Path, folder: Path, num_phantoms: int) -> Path:
     real = hand_xray_datalist(hand_dir, section=None, split="all")
     phantom = write_hand_xray_phantom(folder.parent / "phantom", num_train=num_phantoms, num_validation=1, num_test=1)
     drawn = hand_xray_datalist(phantom, "train")
+    drawn = [{**entry, "case": f"9{entry['case']}"} for entry in drawn]  # phantoms bear the numbers of real films
     (folder / "jpg").mkdir(parents=True, exist_ok=True)
     with (folder / "all.csv").open("w", newline="") as file:
-        for entry in sorted(real + drawn, key=lambda entry: int(entry["case"])):
-            shutil.copy(entry["image"], folder / "jpg")
+        for entry in real + drawn:
+            film = Path(entry["image"])
+            shutil.copy(film, folder / "jpg" / f"{entry['case']}{film.suffix}")
             csv.writer(file).writerow([entry["case"], *(entry["landmarks"] / entry["pixel_size"]).ravel()])
     for half, name in enumerate(HALVES):
         lists = folder / "setup" / "cv" / f"set{name[-1]}"
