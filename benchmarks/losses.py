@@ -19,7 +19,15 @@ from math import prod
 import torch
 from torch.nn import functional as F
 
-from monai_landmarks.losses import HeatmapBCELoss, HeatmapL2Loss
+from monai_landmarks.losses import (
+    AdaptiveWingLoss,
+    ExponentialWeightedCenterLoss,
+    HeatmapBCELoss,
+    HeatmapL1Loss,
+    HeatmapL2Loss,
+    HeatmapMSELoss,
+    HeatmapSmoothL1Loss,
+)
 
 from .targets import FLOAT_BYTES, SIGMA, dense_gaussians, random_points, squared_distance
 from .timing import Case, Run
@@ -32,7 +40,10 @@ TITLE = (
 )
 #: One tensor of the maps' size; the rest is for 1D factors and the interpreter.
 MEMORY_RATIO = 1.1
+#: Two of them: what is not a squared error needs value and derivative of every voxel at once.
+POINTWISE_RATIO = 2.1
 Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Pointwise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def ours(learnable: bool, heatmaps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
@@ -67,6 +78,29 @@ def dense_entropy(logits: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     return _take_gradient(logits)
 
 
+def ours_regression(loss: torch.nn.Module, heatmaps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    loss(heatmaps, points).backward()
+    return _take_gradient(heatmaps)
+
+
+def dense_regression(formula: Pointwise, heatmaps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    formula(heatmaps, dense_gaussians(points, tuple(heatmaps.shape[2:]))).mean().backward()
+    return _take_gradient(heatmaps)
+
+
+def weighted_center(heatmaps: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """FARNet eq. 3 as written, with its weight of 40."""
+    return (heatmaps - target).square() * 40**target
+
+
+def adaptive_wing(heatmaps: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Both cases of Wang et al. 2019 at every voxel, then a choice; its constants are 14, 0.5, 1 and 2.1."""
+    size, power = (heatmaps - target).abs(), 2.1 - target
+    a = 14 / (1 + 0.5**power) * power * 0.5 ** (power - 1)
+    c = 0.5 * a - 14 * torch.log(1 + 0.5**power)
+    return torch.where(size < 0.5, 14 * torch.log(1 + size**power), a * size - c)
+
+
 def _take_gradient(heatmaps: torch.Tensor) -> torch.Tensor:
     """Take the gradient off the maps, so that the next step does not add to it."""
     gradient = heatmaps.grad
@@ -81,28 +115,44 @@ def make(step: Step, landmarks: int, shape: tuple[int, ...]) -> Run:
     return partial(step, heatmaps, random_points(1, landmarks, shape))
 
 
-def error(step: Step, entropy: bool, shape: tuple[int, ...]) -> Mapping[str, float]:
+def error(step: Step, plain: Step, shape: tuple[int, ...]) -> Mapping[str, float]:
+    """Compare the gradient with that of the plain formula in float64."""
     run = make(step, 3, shape)
     heatmaps, points = run.args[-2:]  # type: ignore[attr-defined]
-    maps, target = heatmaps.detach().double(), dense_gaussians(points.double(), shape)
-    expected = torch.sigmoid(maps) - target if entropy else 2 * (maps - target)
+    expected = plain(heatmaps.detach().double().requires_grad_(), points.double())
     difference = (step(heatmaps, points) - expected).abs().max() / expected.abs().max()
     return {"error": difference.item()}
+
+
+def _rows() -> list[tuple[str, str, Step, str, float | None]]:
+    """Kind, name, step and role of each row, and the memory it may take; the plain formula follows ours."""
+    rows: list[tuple[str, str, Step, str, float | None]] = [
+        ("fixed", "HeatmapL2Loss, fixed sigma", partial(ours, False), "ours", MEMORY_RATIO),
+        ("fixed", "dense target + mse_loss", dense, "plain", None),
+        ("learnt", "HeatmapL2Loss, learnt sigma", partial(ours, True), "ours", MEMORY_RATIO),
+        ("learnt", "dense target, learnt by autograd", dense_learnable, "plain", None),
+        ("entropy", "HeatmapBCELoss", ours_entropy, "ours", MEMORY_RATIO),
+        ("entropy", "dense target + binary_cross_entropy_with_logits", dense_entropy, "plain", None),
+    ]
+    regression: list[tuple[str, torch.nn.Module, str, Pointwise, float | None]] = [
+        ("EWC", ExponentialWeightedCenterLoss(40.0, SIGMA), "its formula", weighted_center, POINTWISE_RATIO),
+        ("adaptive wing", AdaptiveWingLoss(sigma=SIGMA), "its formula", adaptive_wing, None),
+        ("smooth L1", HeatmapSmoothL1Loss(sigma=SIGMA), "smooth_l1_loss", F.smooth_l1_loss, POINTWISE_RATIO),
+        ("L1", HeatmapL1Loss(SIGMA), "l1_loss", F.l1_loss, POINTWISE_RATIO),
+        ("MSE", HeatmapMSELoss(SIGMA), "mse_loss", F.mse_loss, POINTWISE_RATIO),
+    ]
+    for kind, loss, name, formula, limit in regression:
+        rows.append((kind, type(loss).__name__, partial(ours_regression, loss), "ours", limit))
+        rows.append((kind, f"dense target + {name}", partial(dense_regression, formula), "plain", None))
+    return rows
 
 
 def _group(landmarks: int, shape: tuple[int, ...], limited: bool) -> list[Case]:
     label = f"{landmarks} at {'x'.join(map(str, shape))}"
     size = FLOAT_BYTES * landmarks * prod(shape)
     small = tuple(min(s, 40) for s in shape)
-    limits = {"memory_ratio": MEMORY_RATIO} if limited else {}
-    steps: list[tuple[str, str, Step, str]] = [
-        ("fixed", "HeatmapL2Loss, fixed sigma", partial(ours, False), "ours"),
-        ("fixed", "dense target + mse_loss", dense, "plain"),
-        ("learnt", "HeatmapL2Loss, learnt sigma", partial(ours, True), "ours"),
-        ("learnt", "dense target, learnt by autograd", dense_learnable, "plain"),
-        ("entropy", "HeatmapBCELoss", ours_entropy, "ours"),
-        ("entropy", "dense target + binary_cross_entropy_with_logits", dense_entropy, "plain"),
-    ]
+    rows = _rows()
+    plain = {kind: step for kind, _, step, role, _ in rows if role == "plain"}
     return [
         Case(
             f"{label}, {name}",
@@ -110,10 +160,10 @@ def _group(landmarks: int, shape: tuple[int, ...], limited: bool) -> list[Case]:
             group=f"{label}, {kind}",
             role=role,
             size_bytes=size,
-            checks=partial(error, step, kind == "entropy", small),
-            limits=limits if role == "ours" else {},
+            checks=partial(error, step, plain[kind], small),
+            limits={"memory_ratio": limit} if limited and limit else {},
         )
-        for kind, name, step, role in steps
+        for kind, name, step, role, limit in rows
     ]
 
 

@@ -12,7 +12,24 @@
 
 from __future__ import annotations
 
+from .adaptive_wing import AdaptiveWingLoss
+from .coarse_to_fine import CoarseToFineLoss, points_on_map
+from .exponential_weighted_center import ExponentialWeightedCenterLoss
 from .heatmap_bce import HeatmapBCELoss, heatmap_binary_cross_entropy
 from .heatmap_l2 import HeatmapL2Loss, heatmap_squared_error
+from .heatmap_regression import HeatmapL1Loss, HeatmapMSELoss, HeatmapRegressionLoss, HeatmapSmoothL1Loss
 
-__all__ = ["HeatmapBCELoss", "HeatmapL2Loss", "heatmap_binary_cross_entropy", "heatmap_squared_error"]
+__all__ = [
+    "AdaptiveWingLoss",
+    "CoarseToFineLoss",
+    "ExponentialWeightedCenterLoss",
+    "HeatmapBCELoss",
+    "HeatmapL1Loss",
+    "HeatmapL2Loss",
+    "HeatmapMSELoss",
+    "HeatmapRegressionLoss",
+    "HeatmapSmoothL1Loss",
+    "heatmap_binary_cross_entropy",
+    "heatmap_squared_error",
+    "points_on_map",
+]
