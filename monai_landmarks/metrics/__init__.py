@@ -35,6 +35,7 @@ from .identification_summary import (
 from .label_shift import Confusion, LabelShift, confusions, detect_label_shifts
 from .radial_error import RadialErrorMetric
 from .rates import OutlierRateMetric, SuccessfulDetectionRateMetric
+from .smape import SMAPEMetric, film_smape, fraction_mse, fraction_pearson, smape
 from .summary import RadialErrorSummary, summarize_radial_errors
 
 __all__ = [
@@ -53,10 +54,14 @@ __all__ = [
     "OutlierRateMetric",
     "RadialErrorMetric",
     "RadialErrorSummary",
+    "SMAPEMetric",
     "SuccessfulDetectionRateMetric",
     "bootstrap_interval",
     "confusions",
     "detect_label_shifts",
+    "film_smape",
+    "fraction_mse",
+    "fraction_pearson",
     "identification_rate",
     "identify",
     "image_level_errors",
@@ -64,6 +69,7 @@ __all__ = [
     "outside_truths",
     "radial_errors",
     "reduce_radial_errors",
+    "smape",
     "successful_detection_rate",
     "summarize_identification",
     "summarize_radial_errors",
