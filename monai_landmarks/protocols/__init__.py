@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from .aasce import AASCE_PROTOCOLS
+from .aasce import AASCE_PROTOCOLS, PHANTOM_SPINE_XRAY
 from .chest_xray import CHEST_XRAY_PROTOCOLS, PHANTOM_CHEST_XRAY
 from .evaluate import evaluate
 from .hand_xray import HAND_XRAY_PROTOCOLS, PHANTOM_HAND_XRAY
@@ -37,6 +37,7 @@ __all__ = [
     "PHANTOM_IDENTIFICATION",
     "PHANTOM_MM",
     "PHANTOM_SPINE_CT",
+    "PHANTOM_SPINE_XRAY",
     "VERSE",
     "EvaluationResult",
     "Protocol",

@@ -8,7 +8,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Protocols of the AASCE spine films, by patient and without millimetres."""
+"""Protocols of the AASCE spine films, by patient and without millimetres, and of their phantom."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from monai_landmarks.data.datasets.aasce import AASCE_LANDMARKS
 
 from .protocol import Protocol, register_protocol
 
-__all__ = ["AASCE_PROTOCOLS"]
+__all__ = ["AASCE_PROTOCOLS", "PHANTOM_SPINE_XRAY"]
 
 WU = "Wu et al., Automatic landmark estimation for adolescent idiopathic scoliosis assessment using BoostNet, MICCAI 2017"
 
@@ -39,8 +39,23 @@ def _aasce(section: str) -> Protocol:
             "seed and test_fraction",
             "all 68 corners are scored as annotated, also those that are visibly off",
         ),
+        phantom="phantom/spine_xray",
     )
     return register_protocol(protocol, ("aasce/thousandths/test",) if section == "test" else ())
 
 
 AASCE_PROTOCOLS = tuple(_aasce(section) for section in ("test", "validation", "train"))
+
+PHANTOM_SPINE_XRAY = register_protocol(
+    Protocol(
+        name="phantom/spine_xray",
+        dataset="phantom in the layout of the AASCE spine films",
+        annotator="the phantom's true positions",
+        distance="Euclidean, in thousandths of the film's height",
+        unit="thousandths",
+        thresholds=(5.0, 10.0, 20.0, 50.0),
+        landmark_names=AASCE_LANDMARKS,
+        is_phantom=True,
+        notes=("numbers on a phantom say that the program works, nothing about patients",),
+    )
+)

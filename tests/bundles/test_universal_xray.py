@@ -166,11 +166,12 @@ def test_given_folder_that_does_not_exist_is_never_a_phantom(kind: str, tmp_path
     assert not (tmp_path / "phantom").exists()
 
 
-def test_spine_films_need_a_folder(tmp_path: Path) -> None:
-    """There is no phantom of them."""
-    text = failure(lambda: run("train", tmp_path, datasets=["spine"]))
-    assert "labels/training/landmarks.csv" in text
-    assert not (tmp_path / "phantom").exists()
+def test_spine_films_have_a_phantom_when_they_are_asked_for(tmp_path: Path) -> None:
+    tiny = {"phantom_parameters": {"num_patients": 6, "reduction": 16}, "grid": [32, 64], "num_validation": 1}
+    run("train", tmp_path, datasets=["spine"], dataset_settings={"spine": tiny})
+    metrics = json.loads((tmp_path / "eval" / METHOD / "spine" / "validation" / "metrics.json").read_text())
+    assert metrics["protocol"]["name"] == "phantom/spine_xray"
+    assert "radial_error_thousandths" in metrics
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ import pytest
 from monai_landmarks.data.datasets import ISBI2015_LANDMARKS
 from monai_landmarks.geometry import LandmarkError
 from monai_landmarks.protocols import EvaluationResult, compare, evaluate, get_protocol
-from monai_landmarks.protocols.aasce import AASCE_PROTOCOLS
+from monai_landmarks.protocols.aasce import AASCE_PROTOCOLS, PHANTOM_SPINE_XRAY
 from monai_landmarks.protocols.chest_xray import CHEST_XRAY_PROTOCOLS, PHANTOM_CHEST_XRAY
 
 
@@ -54,6 +54,8 @@ def test_spine_protocols():
     assert (protocol.unit, protocol.thresholds) == ("thousandths", (5.0, 10.0, 20.0, 50.0))
     assert len(protocol.landmark_names) == 68
     assert any("no millimetres" in note for note in protocol.notes)
+    own = {key: getattr(PHANTOM_SPINE_XRAY, key) for key in ("dataset", "section", "annotator", "grid")}
+    assert not PHANTOM_SPINE_XRAY.differences(protocol.replace("x", **own, is_phantom=True))
 
 
 def test_landmark_names_of_the_films_are_all_different():
@@ -64,8 +66,9 @@ def test_landmark_names_of_the_films_are_all_different():
 def test_a_phantom_folder_takes_the_protocol_over_or_is_refused(tmp_path: Path):
     (tmp_path / "PHANTOM.txt").touch()
     assert get_protocol("chest_xray", dataset_dir=tmp_path) is PHANTOM_CHEST_XRAY
-    with pytest.raises(ValueError, match="'aasce/thousandths' has no phantom counterpart"):
-        get_protocol("aasce/thousandths", dataset_dir=tmp_path)
+    assert get_protocol("aasce/thousandths", dataset_dir=tmp_path) is PHANTOM_SPINE_XRAY
+    with pytest.raises(ValueError, match="'verse' has no phantom counterpart"):
+        get_protocol("verse", dataset_dir=tmp_path)
 
 
 @pytest.mark.parametrize(

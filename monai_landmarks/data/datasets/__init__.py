@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from .aasce import AASCE_LANDMARKS, aasce_datalist, aasce_patient
+from .aasce import AASCE_LANDMARKS, aasce_datalist, aasce_disordered_films, aasce_disorders, aasce_patient
 from .chest_xray import CHEST_XRAY_EXCLUDED, CHEST_XRAY_LANDMARKS, chest_xray_datalist
 from .csi2014 import CSI2014_LANDMARKS, CSI2014_VERSE_LABELS, csi2014_datalist
 from .hand_mri import HAND_MRI_LANDMARKS, hand_mri_datalist
@@ -44,6 +44,8 @@ __all__ = [
     "VERSE_LANDMARKS",
     "VOLUME_SUFFIXES",
     "aasce_datalist",
+    "aasce_disordered_films",
+    "aasce_disorders",
     "aasce_patient",
     "chest_xray_datalist",
     "cross_validation_folds",

@@ -22,6 +22,7 @@ from .hand_xray import hand_xray_phantom, write_hand_xray_phantom
 from .lumbar_mr import lumbar_mr_phantom, write_lumbar_mr_phantom
 from .mouse_skull_ct import mouse_skull_phantom, write_mouse_skull_phantom
 from .spine_ct import spine_ct_phantom, write_spine_ct_phantom
+from .spine_xray import spine_xray_phantom, write_spine_xray_phantom
 
 __all__ = [
     "cephalogram_phantom",
@@ -33,6 +34,7 @@ __all__ = [
     "lumbar_mr_phantom",
     "mouse_skull_phantom",
     "spine_ct_phantom",
+    "spine_xray_phantom",
     "write_cephalogram_phantom",
     "write_chest_xray_phantom",
     "write_hand_mri_phantom",
@@ -40,4 +42,5 @@ __all__ = [
     "write_lumbar_mr_phantom",
     "write_mouse_skull_phantom",
     "write_spine_ct_phantom",
+    "write_spine_xray_phantom",
 ]

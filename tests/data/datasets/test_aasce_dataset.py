@@ -21,7 +21,13 @@ from PIL import Image
 
 from monai_landmarks.data import propose_flip_pairs
 from monai_landmarks.data.datasets import ISBI2015_LANDMARKS
-from monai_landmarks.data.datasets.aasce import AASCE_LANDMARKS, aasce_datalist, aasce_patient
+from monai_landmarks.data.datasets.aasce import (
+    AASCE_LANDMARKS,
+    aasce_datalist,
+    aasce_disordered_films,
+    aasce_disorders,
+    aasce_patient,
+)
 from monai_landmarks.geometry import LandmarkError
 
 LABELS = "labels/training"
@@ -232,3 +238,48 @@ def test_real_corners_lie_between_the_discs_and_the_soft_tissue(real_data):
         take = [film[p[:, 1].clip(0, film.shape[0] - 1), p[:, 0].clip(0, film.shape[1] - 1)] for p in (inside, beside)]
         differences.append((take[0] - take[1]).mean())
     assert np.median(differences) > 5
+
+
+def upright_film(turn: float = 0.0) -> np.ndarray:
+    """17 bodies of 30 x 20 below one another, each turned about its centre by so many degrees."""
+    angle = np.deg2rad(turn)
+    rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    body = np.array([(-15, -10), (15, -10), (-15, 10), (15, 10)]) @ rotation
+    return np.concatenate([np.add(body, (50.0, 40.0 * number)) for number in range(17)])
+
+
+@pytest.mark.parametrize("turn", [-60.0, 0.0, 25.0, 80.0])
+def test_tilted_vertebrae_are_in_order(turn):
+    assert aasce_disorders(upright_film(turn)) == ()
+
+
+def test_disorders_name_what_is_out_of_order():
+    film = upright_film(20.0)
+    film[4:12] = np.concatenate([film[8:12], film[4:8]])
+    assert aasce_disorders(film) == ("T3: its centre lies above those of 1 of the 2 vertebrae before it.",)
+    moved = np.roll(upright_film(), -4, axis=0)
+    assert aasce_disorders(moved) == ("L5: its centre lies above those of 16 of the 16 vertebrae before it.",)
+    sides = upright_film(20.0)
+    sides[[66, 67]] = sides[[67, 66]]
+    (finding,) = aasce_disorders(sides)
+    assert finding.startswith("L5: its corners do not run round a body; see L5_")
+
+
+def test_missing_corner_hides_its_own_vertebra_only():
+    film = np.roll(upright_film(), -4, axis=0)
+    film[3] = np.nan
+    assert [finding[:3] for finding in aasce_disorders(film)] == ["L5:"]
+    film[67] = np.nan
+    assert aasce_disorders(film) == ()
+    with pytest.raises(LandmarkError, match=r"shape \(68, 2\), got \(19, 2\)"):
+        aasce_disorders(np.zeros((19, 2)))
+
+
+@pytest.mark.real_data
+def test_disordered_real_films(real_data):
+    found = aasce_disordered_films(real_data("aasce_spine_xrays"))
+    assert len(found) == 27
+    assert sum("16 of the 16" in " ".join(findings) for findings in found.values()) == 18
+    assert found["sunhl-1th-26-Jul-2016-76 C AP"] == (
+        "T2: its centre lies above those of 1 of the 1 vertebrae before it.",
+    )
