@@ -11,7 +11,8 @@
 """Anatomical landmark detection in 2D and 3D medical images, as a plugin on MONAI.
 
 Rooms: ``geometry``, ``heatmaps``, ``data``, ``transforms``, ``networks``, ``losses``, ``metrics``, ``protocols``,
-``inferers``, ``postprocessing``, ``engines``, ``handlers``, ``report``. Each is imported when it is first used.
+``inferers``, ``measurements``, ``postprocessing``, ``engines``, ``handlers``, ``report``. Each is imported when it is
+first used.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _ROOMS = (
     "heatmaps",
     "inferers",
     "losses",
+    "measurements",
     "metrics",
     "networks",
     "postprocessing",

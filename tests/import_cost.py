@@ -19,7 +19,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ROOMS = "data engines geometry handlers heatmaps inferers losses metrics networks postprocessing protocols report transforms"
+ROOMS = (
+    "data engines geometry handlers heatmaps inferers losses measurements metrics "
+    "networks postprocessing protocols report transforms"
+)
 OPTIONAL = ("torchvision", "matplotlib", "SimpleITK", "itk", "timm")
 LIMIT_S = 1.0
 

@@ -13,8 +13,11 @@
 from __future__ import annotations
 
 from .nets import (
+    CoarseToFine,
+    FARNet,
     GU2Net,
     GU2NetExplanation,
+    HRNet,
     LocalizationUNet,
     SCNExplanation,
     SpatialConfigurationNet,
@@ -23,15 +26,22 @@ from .nets import (
     UniversalUNet,
     datasets_of_state,
 )
+from .pretrained import PRETRAINED, PretrainedReport, load_pretrained
 
 __all__ = [
+    "PRETRAINED",
+    "CoarseToFine",
+    "FARNet",
     "GU2Net",
     "GU2NetExplanation",
+    "HRNet",
     "LocalizationUNet",
+    "PretrainedReport",
     "SCNExplanation",
     "SpatialConfigurationNet",
     "UniversalGlobalNet",
     "UniversalNetwork",
     "UniversalUNet",
     "datasets_of_state",
+    "load_pretrained",
 ]

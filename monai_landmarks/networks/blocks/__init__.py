@@ -12,15 +12,26 @@
 
 from __future__ import annotations
 
+from .encoders import ENCODERS, DenseNetEncoder, ResNetEncoder, VGGEncoder, build_encoder, feature_maps
+from .high_resolution import HRNetBackbone
 from .initialization import init_he, init_small_normal
+from .normalization import replace_batch_norm
 from .resize import CubicUpsample, crop_to, pad_to_multiple
 from .separable_convolution import SeparableConvolution
 
 __all__ = [
+    "ENCODERS",
     "CubicUpsample",
+    "DenseNetEncoder",
+    "HRNetBackbone",
+    "ResNetEncoder",
     "SeparableConvolution",
+    "VGGEncoder",
+    "build_encoder",
     "crop_to",
+    "feature_maps",
     "init_he",
     "init_small_normal",
     "pad_to_multiple",
+    "replace_batch_norm",
 ]

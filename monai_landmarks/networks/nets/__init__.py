@@ -12,7 +12,9 @@
 
 from __future__ import annotations
 
+from .farnet import CoarseToFine, FARNet
 from .gu2net import GU2Net, GU2NetExplanation
+from .hrnet import HRNet
 from .localization_unet import LocalizationUNet
 from .spatial_configuration_net import SCNExplanation, SpatialConfigurationNet
 from .universal_global_net import UniversalGlobalNet
@@ -20,8 +22,11 @@ from .universal_network import UniversalNetwork, datasets_of_state
 from .universal_unet import UniversalUNet
 
 __all__ = [
+    "CoarseToFine",
+    "FARNet",
     "GU2Net",
     "GU2NetExplanation",
+    "HRNet",
     "LocalizationUNet",
     "SCNExplanation",
     "SpatialConfigurationNet",
