@@ -128,15 +128,15 @@ def _rows() -> list[tuple[str, str, Step, str, float | None]]:
     """Kind, name, step and role of each row, and the memory it may take; the plain formula follows ours."""
     rows: list[tuple[str, str, Step, str, float | None]] = [
         ("fixed", "HeatmapL2Loss, fixed sigma", partial(ours, False), "ours", MEMORY_RATIO),
-        ("fixed", "dense target + mse_loss", dense, "plain", None),
+        ("fixed", "dense target, summed mse_loss", dense, "plain", None),
         ("learnt", "HeatmapL2Loss, learnt sigma", partial(ours, True), "ours", MEMORY_RATIO),
         ("learnt", "dense target, learnt by autograd", dense_learnable, "plain", None),
         ("entropy", "HeatmapBCELoss", ours_entropy, "ours", MEMORY_RATIO),
         ("entropy", "dense target + binary_cross_entropy_with_logits", dense_entropy, "plain", None),
     ]
     regression: list[tuple[str, torch.nn.Module, str, Pointwise, float | None]] = [
-        ("EWC", ExponentialWeightedCenterLoss(40.0, SIGMA), "its formula", weighted_center, POINTWISE_RATIO),
-        ("adaptive wing", AdaptiveWingLoss(sigma=SIGMA), "its formula", adaptive_wing, None),
+        ("EWC", ExponentialWeightedCenterLoss(40.0, SIGMA), "EWC as printed", weighted_center, POINTWISE_RATIO),
+        ("adaptive wing", AdaptiveWingLoss(sigma=SIGMA), "adaptive wing as printed", adaptive_wing, None),
         ("smooth L1", HeatmapSmoothL1Loss(sigma=SIGMA), "smooth_l1_loss", F.smooth_l1_loss, POINTWISE_RATIO),
         ("L1", HeatmapL1Loss(SIGMA), "l1_loss", F.l1_loss, POINTWISE_RATIO),
         ("MSE", HeatmapMSELoss(SIGMA), "mse_loss", F.mse_loss, POINTWISE_RATIO),
