@@ -15,6 +15,7 @@ from __future__ import annotations
 from .calibration import PostprocessingCalibration
 from .checkpoint_files import AtomicSaver, checkpoint_compat, read_checkpoint
 from .checkpoints import LandmarkCheckpointLoader, LowestErrorCheckpoint, TrainingCheckpoint, load_latest_checkpoint
+from .cobb_angles_saver import CobbAnglesSaver
 from .figures import LandmarkFigureSaver, LandmarkTensorBoardHandler
 from .gradient_clipping import GradientClipping
 from .identification import IdentificationRate
@@ -23,9 +24,12 @@ from .landmark_metrics_saver import LandmarkMetricsSaver
 from .metrics import OutlierRate, RadialError, SuccessfulDetectionRate
 from .run_summary import RunSummary
 from .scores import lower_is_better, negative_metric
+from .smape import SMAPE
 
 __all__ = [
+    "SMAPE",
     "AtomicSaver",
+    "CobbAnglesSaver",
     "GradientClipping",
     "IdentificationRate",
     "LandmarkCSVSaver",

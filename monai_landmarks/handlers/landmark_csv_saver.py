@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ignite.engine import Engine
 
 __all__ = ["LandmarkCSVSaver"]
+
+T = TypeVar("T")
 
 
 class _Case(NamedTuple):
@@ -138,8 +140,8 @@ class LandmarkCSVSaver:
         Args:
             engine: with the batch and the output of the iteration.
         """
-        batch = _items(self.batch_transform(engine.state.batch))
-        output = _items(self.output_transform(engine.state.output))
+        batch = items_of(self.batch_transform(engine.state.batch))
+        output = items_of(self.output_transform(engine.state.output))
         if len(batch) != len(output):
             raise LandmarkError(
                 f"the batch has {len(batch)} items and the output {len(output)}: they must be the same cases."
@@ -177,7 +179,7 @@ class LandmarkCSVSaver:
         Args:
             engine: not used.
         """
-        cases = _gathered(self._cases)
+        cases = gathered(self._cases)
         unique: dict[str, _Case] = {}
         for case in cases:
             known = unique.setdefault(case.name, case)
@@ -192,7 +194,7 @@ class LandmarkCSVSaver:
             write_landmark_table(table, self.path, layout=self.layout)
 
 
-def _items(value: Any) -> list[Mapping[Any, Any]]:
+def items_of(value: Any) -> list[Mapping[Any, Any]]:
     """Return one dictionary per case from a decollated list or a collated dictionary."""
     items = decollate_batch(dict(value)) if isinstance(value, Mapping) else value
     if not isinstance(items, (list, tuple)) or not all(isinstance(item, Mapping) for item in items):
@@ -203,10 +205,11 @@ def _items(value: Any) -> list[Mapping[Any, Any]]:
     return list(items)
 
 
-def _gathered(cases: list[_Case]) -> list[_Case]:
+def gathered(cases: list[T]) -> list[T]:
+    """Return the cases of all processes."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return cases
     # Objects, not tensors: a process may have no case at all, and then knows neither N nor D.
-    each: list[list[_Case]] = [[] for _ in range(dist.get_world_size())]
+    each: list[list[T]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(each, cases)
     return [case for part in each for case in part]

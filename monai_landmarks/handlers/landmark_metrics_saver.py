@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -66,6 +67,8 @@ class LandmarkMetricsSaver(MetricsSaver):
             key ``"case"``, or the file name of ``"image"``.
         save_rank: the process that writes.
         identification_name: name of the :class:`IdentificationRate` handler.
+        more_metrics: names of further numbers in ``engine.state.metrics``, such as ``"cobb_smape"``, written as ``info``;
+            null where it is not finite.
 
     Raises:
         ValueError: for an unknown protocol, or landmark names other than the protocol's.
@@ -84,6 +87,7 @@ class LandmarkMetricsSaver(MetricsSaver):
         batch_transform: Callable[[Any], Any] | None = None,
         save_rank: int = 0,
         identification_name: str = "identification_rate",
+        more_metrics: Sequence[str] = (),
     ) -> None:
         transform = _cases_of_batch if batch_transform is None else batch_transform
         super().__init__(str(save_dir), metric_details=metric_name, batch_transform=transform, save_rank=save_rank)
@@ -98,6 +102,7 @@ class LandmarkMetricsSaver(MetricsSaver):
         self.landmark_names = names
         self.method = method
         self.info = dict(info or {})
+        self.more_metrics = tuple(more_metrics)
 
     def _get_filenames(self, engine: Engine) -> None:
         self._filenames.extend(_case_name(item) for item in self.batch_transform(engine.state.batch))
@@ -126,9 +131,20 @@ class LandmarkMetricsSaver(MetricsSaver):
         outside = details.get(outside_name(self.metric_name))
         found = details.get(self.identification_name) if self.protocol.identification is not None else None
         result = EvaluationResult.from_errors(
-            table, cases, self.protocol, names, self.method, self.info, outside, found
+            table, cases, self.protocol, names, self.method, self._info(engine), outside, found
         )
         result.save(Path(self.save_dir))
+
+    def _info(self, engine: Engine) -> dict[str, Any]:
+        absent = [name for name in self.more_metrics if name not in engine.state.metrics]
+        if absent:
+            raise LandmarkError(
+                f"`more_metrics` asks for {quoted(absent)}, and this engine has {quoted(engine.state.metrics) or 'none'}: "
+                "attach a handler under that name."
+            )
+        found = {name: engine.state.metrics[name] for name in self.more_metrics}
+        # JSON has no NaN; a number that could not be computed is null.
+        return self.info | {name: value if math.isfinite(value) else None for name, value in found.items()}
 
 
 def _cases_of_batch(batch: Any) -> Iterable[Any]:

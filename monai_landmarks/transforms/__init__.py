@@ -18,6 +18,7 @@ information, because the affine of an image would mean something else on them.
 from __future__ import annotations
 
 from .clahe import CLAHE, CLAHED, CLAHEd, CLAHEDict
+from .cobb import CobbAngles, CobbAnglesD, CobbAnglesd, CobbAnglesDict
 from .crop import CropAroundLandmarks, CropAroundLandmarksD, CropAroundLandmarksd, CropAroundLandmarksDict
 from .field_of_view import LandmarkFieldOfView, LandmarkFieldOfViewD, LandmarkFieldOfViewd, LandmarkFieldOfViewDict
 from .film import LoadFilm, LoadFilmD, LoadFilmd, LoadFilmDict
@@ -104,6 +105,10 @@ __all__ = [
     "BatchedSpatialAugmentation",
     "CLAHEDict",
     "CLAHEd",
+    "CobbAngles",
+    "CobbAnglesD",
+    "CobbAnglesDict",
+    "CobbAnglesd",
     "CropAroundLandmarks",
     "CropAroundLandmarksD",
     "CropAroundLandmarksDict",

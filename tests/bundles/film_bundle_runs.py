@@ -8,7 +8,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Runs of the hand and chest film bundles at sizes at which a CPU core needs seconds."""
+"""Runs of the hand, chest and spine film bundles at sizes at which a CPU core needs seconds."""
 
 from __future__ import annotations
 
@@ -20,15 +20,26 @@ import pytest
 from bundle_runs import configs, logged_lines
 from monai.bundle import ConfigWorkflow
 
-from monai_landmarks.data.datasets import CHEST_XRAY_LANDMARKS, HAND_XRAY_LANDMARKS
+from monai_landmarks.data.datasets import AASCE_LANDMARKS, CHEST_XRAY_LANDMARKS, HAND_XRAY_LANDMARKS
 
-NAMES = {"hand_xray": HAND_XRAY_LANDMARKS, "chest_xray": CHEST_XRAY_LANDMARKS}
-UNITS = {"hand_xray": "mm", "chest_xray": "px"}
-FOLDERS = {"hand_xray": "/cv1", "chest_xray": ""}
+NAMES = {"hand_xray": HAND_XRAY_LANDMARKS, "chest_xray": CHEST_XRAY_LANDMARKS, "spine_xray": AASCE_LANDMARKS}
+UNITS = {"hand_xray": "mm", "chest_xray": "px", "spine_xray": "thousandths"}
+FOLDERS = {"hand_xray": "/cv1", "chest_xray": "", "spine_xray": ""}
+SMALL = {"hand_xray": "scn_small", "chest_xray": "scn_small", "spine_xray": "farnet_small"}
+"""The method that is trained, evaluated and used."""
+OVERLAYS = {
+    "hand_xray": ["localization_unet", "gu2net", "farnet", "farnet_small"],
+    "chest_xray": ["localization_unet", "gu2net"],
+    "spine_xray": ["scn_small", "gu2net"],
+}
+"""The other ones."""
 EPOCHS = 5  # as many as a network needs to answer at all
 PHANTOM = {"num_train": 4, "num_validation": 1, "num_test": 2, "reduction": 16}
-GRIDS = {"hand_xray": [48, 64], "chest_xray": [64, 64]}
+PHANTOMS = {"hand_xray": PHANTOM, "chest_xray": PHANTOM, "spine_xray": {"num_patients": 4, "reduction": 16}}
+GRIDS = {"hand_xray": [48, 64], "chest_xray": [64, 64], "spine_xray": [32, 64]}
 TINY: dict[str, dict[str, Any]] = {
+    "farnet": {"network_def#width": 0.125},
+    "farnet_small": {"network_def#width": 0.125},
     "gu2net": {"universal_def#channels": [4, 4, 4], "universal_def#global_channels": 4},
     "localization_unet": {"network_def#channels": 4, "learning_rate": 1e-4},
     "scn_small": {"network_def#channels": 4, "learning_rate": 0.01},
@@ -43,13 +54,14 @@ def files(bundle: str, kind: str, *overlays: str) -> list[str]:
     return [str(configs(bundle) / name) for name in names]
 
 
-def workflow(bundle: str, kind: str, root: Path, overlay: str = "scn_small", **settings: Any) -> ConfigWorkflow:
-    """A tiny run, initialised."""
+def workflow(bundle: str, kind: str, root: Path, overlay: str = "", **settings: Any) -> ConfigWorkflow:
+    """A tiny run, initialised; of the bundle's small method unless another overlay is named."""
+    overlay = overlay or SMALL[bundle]
     training: dict[str, Any] = {"max_epochs": EPOCHS, "val_interval": EPOCHS, "batch_size": 1, "amp": False}
-    training |= {"num_validation": 1} if bundle == "hand_xray" else {}
+    training |= {"num_validation": 1} if bundle != "chest_xray" else {}
     options = {
         "bundle_root": str(root),
-        "phantom_parameters": PHANTOM,
+        "phantom_parameters": PHANTOMS[bundle],
         "grid": GRIDS[bundle],
         "elastic_range": 0.0,
         "max_figures": 1,
@@ -73,8 +85,8 @@ class FilmRun:
 
     def __init__(self, bundle: str, root: Path) -> None:
         self.bundle, self.root = bundle, root
-        self.models = root / f"models/scn_small{FOLDERS[bundle]}"
-        self.out = root / f"eval/scn_small{FOLDERS[bundle]}"
+        self.models = root / f"models/{SMALL[bundle]}{FOLDERS[bundle]}"
+        self.out = root / f"eval/{SMALL[bundle]}{FOLDERS[bundle]}"
         with logged_lines() as self.log:
             for kind in ("train", "evaluate", "inference"):
                 flow = workflow(bundle, kind, root)

@@ -174,6 +174,21 @@ def test_default_method_is_the_papers_and_overlays_change_it(overlay: str | None
         assert parser["grid"] == [512, 512]
 
 
+@pytest.mark.parametrize("method", ["farnet", "farnet_small"])
+def test_farnet_trains_and_predicts(
+    trained: Path, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(TINY, "network_def#channels")
+    settings = {"network_def#width": 0.125, "phantom_dir": str(trained / "phantom"), "max_epochs": 1}
+    flow = workflow("train", tmp_path, CONFIGS / "methods" / f"{method}.json", amp=False, **settings)
+    assert len(flow.parser.get_parsed_content("augment")) == (1 if method == "farnet" else 2)
+    flow.run()
+    settings.pop("max_epochs")
+    workflow("inference", tmp_path, CONFIGS / "methods" / f"{method}.json", **settings).run()
+    predictions = tmp_path / "eval" / method / "inference" / "predictions"
+    assert len(list(predictions.glob("*.mrk.json"))) == 3
+
+
 def test_given_folder_that_does_not_exist_is_never_a_phantom(tmp_path: Path) -> None:
     for kind in ("train", "inference"):
         error = failure(lambda kind=kind: workflow(kind, tmp_path, dataset_dir=str(tmp_path / "nowhere")).run())

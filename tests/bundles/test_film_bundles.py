@@ -23,7 +23,20 @@ import numpy as np
 import pytest
 import torch
 from bundle_runs import BUNDLES, configs, failure, missing_files, valid_metadata
-from film_bundle_runs import EPOCHS, FOLDERS, GRIDS, NAMES, PHANTOM, TINY, UNITS, FilmRun, files, workflow
+from film_bundle_runs import (
+    EPOCHS,
+    FOLDERS,
+    GRIDS,
+    NAMES,
+    OVERLAYS,
+    PHANTOMS,
+    SMALL,
+    TINY,
+    UNITS,
+    FilmRun,
+    files,
+    workflow,
+)
 from monai.bundle import ConfigParser, ckpt_export, verify_net_in_out
 
 from monai_landmarks.data import read_landmark_table, read_landmarks
@@ -33,7 +46,9 @@ from monai_landmarks.protocols import get_protocol
 pytest_plugins = ["film_bundle_runs"]
 
 Finished = Callable[[str], FilmRun]
+THRESHOLDS = {"mm": [2, 4, 10], "px": [3, 6, 9], "thousandths": [5, 10, 20, 50]}
 every_bundle = pytest.mark.parametrize("bundle", list(NAMES))
+every_overlay = pytest.mark.parametrize(("bundle", "overlay"), [(b, o) for b, names in OVERLAYS.items() for o in names])
 
 
 @every_bundle
@@ -55,14 +70,14 @@ def test_numbers_carry_protocol_and_unit_and_everything_says_phantom(finished_fi
     assert metrics["protocol"]["is_phantom"] is True
     evaluation = json.loads((run.out / "metrics.json").read_text())
     assert evaluation["protocol"]["name"] == f"phantom/{bundle}"
-    assert evaluation["protocol"]["thresholds"] == ([2, 4, 10] if unit == "mm" else [3, 6, 9])
+    assert evaluation["protocol"]["thresholds"] == THRESHOLDS[unit]
     if bundle == "hand_xray":
         assert evaluation["info"] == {"split": "cv1", "wrist": [1, 5]}
     for report in (run.out / "report.html", run.out / "inference" / "report.html"):
         assert "PHANTOM DATA" in report.read_text()
     text = (run.out / "report.html").read_text()
     assert f"<small>{unit}</small>" in text
-    assert f"<small>{'px' if unit == 'mm' else 'mm'}</small>" not in text
+    assert not [other for other in THRESHOLDS if other != unit and f"<small>{other}</small>" in text]
     assert sum("uses a PHANTOM" in line for line in run.log) == 3
 
 
@@ -73,6 +88,7 @@ def test_each_case_has_its_files(finished_films: Finished, bundle: str) -> None:
     for out in (run.out, run.out / "inference"):
         predictions = out / "predictions"
         expected = {f"{case}.mrk.json" for case in run.cases} | {"landmarks.csv"}
+        expected |= {"cobb_angles.csv"} if bundle == "spine_xray" else set()
         assert {path.name for path in predictions.iterdir()} == expected
         assert len(list((out / "figures").glob("*.png"))) == 1
         with (predictions / "landmarks.csv").open() as file:
@@ -131,8 +147,7 @@ def test_films_of_unknown_pixel_size_look_the_same_to_the_network(
         np.testing.assert_allclose(table[case].confidence, known[case].confidence, rtol=1e-2, atol=1e-4)
 
 
-@pytest.mark.parametrize("overlay", ["localization_unet", "gu2net"])
-@every_bundle
+@every_overlay
 def test_overlays_train_and_predict(finished_films: Finished, bundle: str, overlay: str, tmp_path: Path) -> None:
     settings = {"phantom_dir": str(finished_films(bundle).root / "phantom"), "max_epochs": 1, "val_interval": 1}
     workflow(bundle, "train", tmp_path, overlay, **settings).run()
@@ -148,8 +163,7 @@ def test_overlays_train_and_predict(finished_films: Finished, bundle: str, overl
         assert ((confidence > 0) & (confidence < 1)).all()
 
 
-@pytest.mark.parametrize("overlay", ["scn_small", "localization_unet", "gu2net"])
-@every_bundle
+@every_overlay
 def test_overlays_change_the_method_for_training_and_prediction_alike(bundle: str, overlay: str) -> None:
     found = []
     for kind in ("train", "inference"):
@@ -166,7 +180,7 @@ def test_overlays_change_the_method_for_training_and_prediction_alike(bundle: st
     assert found[0][2] == f"./models/{overlay}{FOLDERS[bundle]}"
 
 
-@every_bundle
+@pytest.mark.parametrize("bundle", ["hand_xray", "chest_xray"])
 def test_default_method_is_the_papers(bundle: str) -> None:
     """Payer et al. 2019: 6,348,070 weights for 19 landmarks; each has a 3 x 3 kernel and two of 11 x 11, 128 channels."""
     parser = ConfigParser()
@@ -185,7 +199,7 @@ def test_default_method_is_the_papers(bundle: str) -> None:
 def test_gu2net_is_trained_as_published(bundle: str) -> None:
     parser = ConfigParser()
     parser.read_config(files(bundle, "train", "gu2net"))
-    assert parser["grid"] == ([368, 512] if bundle == "hand_xray" else [512, 512])
+    assert parser["grid"] == {"hand_xray": [368, 512], "chest_xray": [512, 512], "spine_xray": [192, 512]}[bundle]
     assert (parser["batch_size"], parser["sigma"], parser["optimizer#_target_"]) == (4, 3.0, "torch.optim.Adam")
     schedule = parser["lr_scheduler"]
     assert (schedule["mode"], schedule["step_size_up"]) == ("triangular2", 2000)
@@ -205,11 +219,12 @@ def test_metadata_is_valid_offline(bundle: str, tmp_path: Path) -> None:
     valid_metadata(bundle, NAMES[bundle], tmp_path)
 
 
-@pytest.mark.parametrize("overlay", ["scn_small", "gu2net"])
+@pytest.mark.parametrize("method", ["small", "gu2net"])
 @every_bundle
 def test_network_answers_as_the_metadata_say_and_exports(
-    bundle: str, overlay: str, finished_films: Finished, tmp_path: Path
+    bundle: str, method: str, finished_films: Finished, tmp_path: Path
 ) -> None:
+    overlay = SMALL[bundle] if method == "small" else method
     parser = ConfigParser()
     parser.read_config(files(bundle, "inference", overlay))
     for key, value in TINY[overlay].items():
@@ -220,10 +235,11 @@ def test_network_answers_as_the_metadata_say_and_exports(
     verify_net_in_out("network_def", **common, device="cpu", p=3, n=2, any=40)
     network = parser.get_parsed_content("network_def").eval()
     image = torch.randn(1, 1, 30, 41)
-    if overlay == "scn_small":
-        weights = str(finished_films(bundle).models / "model.pt")
-        ckpt_export("network_def", **common, ckpt_file=weights, filepath=str(tmp_path / "model.ts"))
+    weights = str(finished_films(bundle).models / "model.pt")
+    if method == "small":
         network.load_state_dict(torch.load(weights, weights_only=True))
+    if overlay == "scn_small":
+        ckpt_export("network_def", **common, ckpt_file=weights, filepath=str(tmp_path / "model.ts"))
         exported = torch.jit.load(str(tmp_path / "model.ts")).eval()
     else:
         exported = torch.export.export(network, (image,)).module()
@@ -288,7 +304,7 @@ def test_missing_film_stops_the_training_with_its_name(finished_films: Finished,
     film.unlink()
     message = failure(workflow(bundle, "train", tmp_path, dataset_dir=str(folder)).run)
     assert film.stem in message
-    assert "allow_incomplete" in message
+    assert ("allow_incomplete" in message) == (bundle != "spine_xray")
 
 
 @every_bundle
@@ -303,16 +319,22 @@ def test_batches_are_augmented_on_the_device(finished_films: Finished, bundle: s
     phantom = str(finished_films(bundle).root / "phantom")
     settings = {"phantom_dir": phantom, "augment_on_device": True, "batch_size": 2, "elastic_range": 0.5}
     workflow(bundle, "train", tmp_path, max_epochs=1, **settings).run()
-    assert (tmp_path / f"models/scn_small{FOLDERS[bundle]}/resume/training_checkpoint_epoch=1.pt").is_file()
+    assert (tmp_path / f"models/{SMALL[bundle]}{FOLDERS[bundle]}/resume/training_checkpoint_epoch=1.pt").is_file()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overlay", ["scn_small", "gu2net"])
-def test_two_processes_train_together(overlay: str, tmp_path: Path) -> None:
-    """With a loss that learns and with one that has no weights."""
-    given = [*files("chest_xray", "train", overlay), str(configs("chest_xray") / "multi_gpu_train.json")]
-    settings = {"bundle_root": tmp_path, "phantom_parameters": {**PHANTOM, "num_validation": 2}, "max_epochs": 1}
-    settings |= {"grid": GRIDS["chest_xray"], "val_interval": 1, "batch_size": 1, "elastic_range": 0.0, **TINY[overlay]}
+@pytest.mark.parametrize(
+    ("bundle", "overlay"), [("chest_xray", "scn_small"), ("chest_xray", "gu2net"), ("spine_xray", "farnet_small")]
+)
+def test_two_processes_train_together(bundle: str, overlay: str, tmp_path: Path) -> None:
+    """With a loss that learns, with one that has no weights, with a network that returns two heatmaps."""
+    given = [*files(bundle, "train", overlay), str(configs(bundle) / "multi_gpu_train.json")]
+    settings = {"bundle_root": tmp_path, "phantom_parameters": PHANTOMS[bundle], "max_epochs": 1}
+    if bundle == "chest_xray":
+        settings["phantom_parameters"] = {**PHANTOMS[bundle], "num_validation": 2}
+    else:
+        settings["num_validation"] = 2
+    settings |= {"grid": GRIDS[bundle], "val_interval": 1, "batch_size": 1, "elastic_range": 0.0, **TINY[overlay]}
     command = [
         sys.executable,
         "-m",
