@@ -57,16 +57,17 @@ def start_phantom(root: Path, parameters: dict[str, Any], notice: str) -> bool:
     Raises:
         ValueError: when the folder holds anything else.
     """
-    if not root.exists():
-        pass
-    elif not root.is_dir():
+    if root.exists() and not root.is_dir():
         raise ValueError(f"{root} is a file, expected a folder to write the phantom to.")
-    elif (present := _parameters_of(root)) is not None:
+    # Listed before the marks are read: another process may be writing its mark here in this very moment.
+    beginning = f".{Path(PHANTOM_TEXT).stem}-"
+    held = [path for path in root.iterdir() if not path.name.startswith(beginning)] if root.exists() else []
+    if (present := _parameters_of(root)) is not None:
         if present != parameters:
             raise ValueError(_other_phantom(root, present, parameters))
         if (root / PHANTOM_PARAMETERS).is_file():
             return True
-    elif any(root.iterdir()):
+    elif held:
         raise ValueError(
             f"{root} is not empty and holds no phantom; it will not be written to, as it may be real data. Give a new"
             " or empty folder."
