@@ -16,13 +16,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from monai.utils import look_up_option
-from torch import nn
 from torch.nn import functional as F
 
-from ..geometry import LandmarkError, field_of_view
+from ..geometry import field_of_view
 from ..heatmaps.gaussian import expand_sigma, gaussian_axis_factors, outer_product
-from .targets import MissingLandmarks, OutsideLandmarks, check_maps, points_to_draw
+from .targets import FixedWidthLoss, MissingLandmarks, OutsideLandmarks, check_maps, points_to_draw
 
 __all__ = ["HeatmapBCELoss", "heatmap_binary_cross_entropy"]
 
@@ -106,7 +104,7 @@ class _CrossEntropy(torch.autograd.Function):
         return difference.to(logits.dtype), None, *[None] * len(factors)
 
 
-class HeatmapBCELoss(nn.Module):
+class HeatmapBCELoss(FixedWidthLoss):
     r"""Train logits so that their sigmoid is a Gaussian at each landmark (Zhu et al. 2021, GU2Net, eq. 4).
 
     .. math:: L = \sum_i \sum_x -y_i(x) \log f_i(x) - (1 - y_i(x)) \log(1 - f_i(x)),\quad
@@ -152,18 +150,8 @@ class HeatmapBCELoss(nn.Module):
         missing: str = MissingLandmarks.MASK,
         outside: str = OutsideLandmarks.TAIL,
     ) -> None:
-        super().__init__()
-        widths = torch.as_tensor(sigma)
-        if not bool((widths > 0).all()):
-            raise LandmarkError(f"`sigma` must be positive, the smallest is {widths.min().item():g}.")
-        self.sigma = sigma
-        self.reduction = look_up_option(reduction, {"sum", "mean"})
-        self.missing = look_up_option(missing, MissingLandmarks)
-        self.outside = look_up_option(outside, OutsideLandmarks)
+        super().__init__(sigma, reduction, missing, outside)
 
     def forward(self, logits: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         values, left_out = _cross_entropy(logits, points, self.sigma, self.missing, self.outside)
-        if self.reduction == "sum":
-            return values.sum()
-        voxels = logits.shape[2:].numel() * (~left_out).sum()
-        return values.sum() / voxels.clamp(min=1)
+        return self.reduce(values, left_out, logits.shape[2:])

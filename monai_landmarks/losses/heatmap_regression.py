@@ -17,12 +17,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from monai.utils import look_up_option
-from torch import nn
 
 from ..geometry import LandmarkError, field_of_view
 from ..heatmaps.gaussian import expand_sigma, gaussian_axis_factors, outer_product
-from .targets import MissingLandmarks, OutsideLandmarks, check_maps, points_to_draw
+from .targets import FixedWidthLoss, MissingLandmarks, OutsideLandmarks, check_maps, points_to_draw
 
 __all__ = [
     "HeatmapL1Loss",
@@ -119,7 +117,7 @@ class _MapErrors(torch.autograd.Function):
         return (slope * grad[(..., *[None] * factors)]).to(ctx.dtype), None, None, *[None] * factors
 
 
-class HeatmapRegressionLoss(nn.Module):
+class HeatmapRegressionLoss(FixedWidthLoss):
     r"""What losses on heatmaps have in common that are a sum over voxels of a function of prediction and target.
 
     The target of a landmark at :math:`x_i` is :math:`t_i(x) = \exp(-\|x - x_i\|^2 / (2\sigma^2))`, centred at the true
@@ -157,14 +155,7 @@ class HeatmapRegressionLoss(nn.Module):
         missing: str = MissingLandmarks.MASK,
         outside: str = OutsideLandmarks.TAIL,
     ) -> None:
-        super().__init__()
-        widths = torch.as_tensor(sigma)
-        if not bool((widths > 0).all()):
-            raise LandmarkError(f"`sigma` must be positive, the smallest is {widths.min().item():g}.")
-        self.sigma = sigma
-        self.reduction = look_up_option(reduction, {"sum", "mean"})
-        self.missing = look_up_option(missing, MissingLandmarks)
-        self.outside = look_up_option(outside, OutsideLandmarks)
+        super().__init__(sigma, reduction, missing, outside)
 
     def formula(self, difference: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Give loss and derivative by the prediction of every voxel ``(B, N, *S)``; both arguments may be overwritten."""
@@ -175,10 +166,8 @@ class HeatmapRegressionLoss(nn.Module):
         shape = heatmaps.shape[2:]
         points, left_out = points_to_draw(points, field_of_view(points, shape), self.missing, self.outside)
         factors = gaussian_axis_factors(points, shape, expand_sigma(self.sigma, points))
-        total = _MapErrors.apply(heatmaps, left_out, self.formula, *factors).sum()
-        if self.reduction == "sum":
-            return total
-        return total / (shape.numel() * (~left_out).sum()).clamp(min=1)
+        values = _MapErrors.apply(heatmaps, left_out, self.formula, *factors)
+        return self.reduce(values, left_out, shape)
 
 
 class HeatmapMSELoss(HeatmapRegressionLoss):

@@ -12,12 +12,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from monai.utils import StrEnum, look_up_option
+from torch import nn
 
 from ..geometry import FieldOfView, LandmarkError, check_points, plain_tensor
 
-__all__ = ["MissingLandmarks", "OutsideLandmarks", "check_maps", "points_to_draw"]
+__all__ = ["FixedWidthLoss", "MissingLandmarks", "OutsideLandmarks", "check_maps", "points_to_draw"]
 
 
 class MissingLandmarks(StrEnum):
@@ -83,3 +87,33 @@ def points_to_draw(
     if beyond_is != OutsideLandmarks.TAIL:
         points = points.masked_fill(beyond.unsqueeze(-1), torch.nan)  # a missing landmark draws nothing
     return points, left_out
+
+
+class FixedWidthLoss(nn.Module):
+    """Base of losses on maps whose Gaussian targets have fixed widths: checks the options, and reduces.
+
+    Args:
+        sigma: width of the targets in voxels: a number, one for each axis, or a row for each landmark.
+        reduction: "sum", or "mean" over the voxels of all maps that are not left out, 0 if all are.
+        missing: see :class:`MissingLandmarks`.
+        outside: see :class:`OutsideLandmarks`.
+
+    Raises:
+        LandmarkError: if ``sigma`` is not positive.
+        ValueError: for an unknown option.
+    """
+
+    def __init__(self, sigma: float | Sequence[Any] | torch.Tensor, reduction: str, missing: str, outside: str) -> None:
+        super().__init__()
+        widths = torch.as_tensor(sigma)
+        if not bool((widths > 0).all()):
+            raise LandmarkError(f"`sigma` must be positive, the smallest is {widths.min().item():g}.")
+        self.sigma = sigma
+        self.reduction = look_up_option(reduction, {"sum", "mean"})
+        self.missing = look_up_option(missing, MissingLandmarks)
+        self.outside = look_up_option(outside, OutsideLandmarks)
+
+    def reduce(self, values: torch.Tensor, left_out: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """Make one number of the sums of all maps ``(B, N)``, of which those left out are 0; ``shape`` is a map's."""
+        total = values.sum()
+        return total if self.reduction == "sum" else total / (shape.numel() * (~left_out).sum()).clamp(min=1)

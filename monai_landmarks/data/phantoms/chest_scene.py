@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .drawing import Film, ellipse, spline, stroke_outline
+from .drawing import Film, draw_long_bone, ellipse, spline, stroke_outline
 
 __all__ = ["LUNGS", "Place", "draw_chest", "draw_place", "lung_outline"]
 
@@ -257,14 +257,9 @@ def _draw_ribs(film: Film, place: Place, mirror: np.ndarray, rng: np.random.Gene
         )
         parts = ((back, 8.5, 0.12), (front, 10.0, 0.06)) if number < 7 else ((back, 8.5, 0.10),)
         for points, width, value in parts:
-            _draw_bone(film, place(spline(points * mirror, samples=6)), width, value * strength * rng.lognormal(0, 0.1))
-
-
-def _draw_bone(film: Film, curve: np.ndarray, width: float, value: float) -> None:
-    """A long bone: blurred marrow and two thin shells along its borders."""
-    outline = stroke_outline(curve, width)
-    film.shade(outline, 0.75 * value)
-    film.fill(stroke_outline(outline, 1.3, closed=True), 0.5 * value)
+            draw_long_bone(
+                film, place(spline(points * mirror, samples=6)), width, value * strength * rng.lognormal(0, 0.1)
+            )
 
 
 def _draw_vessels(film: Film, place: Place, mirror: np.ndarray, rng: np.random.Generator) -> None:
@@ -286,7 +281,7 @@ def _draw_vessels(film: Film, place: Place, mirror: np.ndarray, rng: np.random.G
 def _draw_shoulder(film: Film, place: Place, mirror: np.ndarray, rng: np.random.Generator) -> None:
     lift = rng.normal(0, 4) * np.array([0.0, 1.0])
     clavicle = np.array(CLAVICLE) + np.linspace(0, 1, len(CLAVICLE))[:, None] * lift
-    _draw_bone(film, place(spline(clavicle * mirror, samples=5)), 11.0, 0.20)
+    draw_long_bone(film, place(spline(clavicle * mirror, samples=5)), 11.0, 0.20)
     out = np.array([rng.uniform(-4, 14), 0.0])
     scapula = place(spline((np.array(SCAPULA) + out + lift) * mirror, closed=True, samples=4))
     film.shade(scapula, 0.09)

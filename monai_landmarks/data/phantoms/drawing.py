@@ -21,7 +21,7 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["Film", "ellipse", "enlarge_twice", "spline", "stroke_outline", "text_bitmap"]
+__all__ = ["Film", "draw_long_bone", "ellipse", "enlarge_twice", "spline", "stroke_outline", "text_bitmap"]
 
 SOFT_PIXEL_MM = 1.6
 """Pixel of the coarse layer on which blurred shadows are drawn; a film's blurred parts need no finer one."""
@@ -283,3 +283,10 @@ def text_bitmap(text: str) -> np.ndarray:
     bits = (rows[..., None] >> np.arange(4, -2, -1).clip(0)) & 1
     bits[..., 5] = 0
     return bits.reshape(7, -1).astype(np.float32)
+
+
+def draw_long_bone(film: Film, curve: np.ndarray, width: float, value: float) -> None:
+    """Draw a long bone: blurred marrow and two thin shells along its borders."""
+    outline = stroke_outline(curve, width)
+    film.shade(outline, 0.75 * value)
+    film.fill(stroke_outline(outline, 1.3, closed=True), 0.5 * value)

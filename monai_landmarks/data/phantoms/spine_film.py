@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .drawing import Film, ellipse, spline, stroke_outline
+from .drawing import Film, draw_long_bone, ellipse, spline, stroke_outline
 
 __all__ = ["Spine", "draw_spine_film", "draw_spine_shape"]
 
@@ -219,11 +219,11 @@ def _draw_ribs(film: Film, spine: Spine, side: float, strength: float, rng: np.r
         across = start + np.array([0.0, 0.25, 0.6, 0.88, 1.0]) * (reach - start)
         follow = np.linspace(1.0, ORGANS, 5)
         back = spine.beside(side * across, number - 0.4 + np.array([0, -0.25, 0.1, 0.6, 1.1]) * fall, follow)
-        _draw_bone(film, spline(back, samples=6), 7.5, 0.11 * strength * rng.lognormal(0, 0.1))
+        draw_long_bone(film, spline(back, samples=6), 7.5, 0.11 * strength * rng.lognormal(0, 0.1))
         if number < 9:
             front = side * np.array([reach, reach - 2, 0.72 * reach, 0.4 * reach])
             curve = spine.beside(front, number - 0.4 + fall * 1.1 + np.array([-0.2, 0.7, 1.7, 2.3]))
-            _draw_bone(film, spline(curve, samples=6), 9.0, 0.05 * strength)
+            draw_long_bone(film, spline(curve, samples=6), 9.0, 0.05 * strength)
 
 
 def _draw_pelvis(film: Film, spine: Spine, side: float, rng: np.random.Generator) -> None:
@@ -274,10 +274,3 @@ def _draw_sacrum(film: Film, spine: Spine, strength: float) -> None:
     shape += [top_left + 0.25 * along + 1.3 * down, top_left - 0.35 * along + 0.15 * down]
     film.shade(np.array(shape), 0.16 * strength)
     film.fill(stroke_outline(np.stack([top_left, top_right]), 1.5), 0.1 * strength)
-
-
-def _draw_bone(film: Film, curve: np.ndarray, width: float, value: float) -> None:
-    """A long bone: blurred marrow and two thin shells along its borders."""
-    outline = stroke_outline(curve, width)
-    film.shade(outline, 0.75 * value)
-    film.fill(stroke_outline(outline, 1.3, closed=True), 0.5 * value)
