@@ -25,11 +25,12 @@ from ..geometry import LandmarkError
 
 PILImage, _ = optional_import("PIL.Image")
 
-__all__ = ["grey_or_colour", "open_film", "resolution_tag", "turn_as_shown", "white_is_zero"]
+__all__ = ["grey_or_colour", "open_film", "resolution_tag", "scale_to_white", "turn_as_shown", "white_is_zero"]
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 _VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr", ".dcm", ".npy", ".npz", ".mgz")
 _SCREEN_DPI = (72, 96)
+_USUAL_BITS = (8, 10, 12, 14, 16)
 _EXIF_ORIENTATION_TAG = 0x0112
 _TIFF_PHOTOMETRIC_TAG = 262
 _TIFF_X_RESOLUTION_TAG = 282
@@ -253,3 +254,38 @@ def grey_or_colour(image: Any, path: Path, colour: str, inverted: bool) -> np.nd
         f"{path.name!r} is in colour (channels differ by up to {worst} of 255): give colour='luminance' to make it "
         "grey, or colour='keep' for three channels."
     )
+
+
+def scale_to_white(array: np.ndarray, path: Path, white: float, bits: int | None) -> tuple[np.ndarray, int]:
+    """Scale the grey of a film so that 0 stays 0 and the brightest grey its pixels could hold becomes ``white``.
+
+    Args:
+        array: the pixels of the file, integers.
+        path: for the message.
+        white: the value of that grey in the result.
+        bits: how many bits pixels of more than 8 bits use; None takes the fewest of 8, 10, 12, 14 and 16 that hold the
+            brightest pixel.
+
+    Returns:
+        float32 ``array * white / (2 ** bits - 1)``, and the bits.
+
+    Raises:
+        LandmarkError: for pixels that have no brightest grey (floating point), are negative, or need more bits.
+    """
+    if array.dtype.kind not in "iu":
+        raise LandmarkError(
+            f"{path.name!r} has {array.dtype} pixels, for which no file says what white is, so they cannot be scaled to "
+            f"white={white:g}: leave `white` out and scale by the film's own values (ScaleIntensityRangePercentilesd)."
+        )
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    if array.dtype == np.uint8:
+        bits = 8
+    elif bits is None:
+        bits = next((depth for depth in _USUAL_BITS if high < 2**depth), _USUAL_BITS[-1])
+    if low < 0 or high >= 2**bits:
+        raise LandmarkError(
+            f"{path.name!r} has values from {low} to {high}, which {bits} bits do not hold (0 to {2**bits - 1}): give "
+            "the `bits` that its pixels use, or leave `white` out and scale by the film's own values."
+        )
+    # Multiplied before divided, so that a grey of 8 bits stored as v * 257 comes back as exactly v.
+    return (array.astype(np.float64) * white / (2**bits - 1)).astype(np.float32), bits

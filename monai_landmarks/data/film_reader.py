@@ -25,7 +25,7 @@ from monai.data.utils import is_supported_format
 from monai.utils import MetaKeys, ensure_tuple, look_up_option, optional_import
 
 from ..geometry import LandmarkError
-from .film_pixels import grey_or_colour, open_film, resolution_tag, turn_as_shown, white_is_zero
+from .film_pixels import grey_or_colour, open_film, resolution_tag, scale_to_white, turn_as_shown, white_is_zero
 
 _, has_pil = optional_import("PIL.Image")
 
@@ -76,6 +76,13 @@ class FilmReader(ImageReader):
         exif_rotation: what to do with a JPEG or TIFF that asks viewers to show it rotated or mirrored: ``"refuse"``,
             ``"ignore"`` (array as stored) or ``"apply"`` (array as shown). It must match what the annotator saw.
         frame: which page of a TIFF with several; ``None`` demands that there is only one.
+        white: what white shall be in the array, whatever the depth of the file; ``None`` keeps the file's values. Before
+            a step with fixed limits, such as ``ScaleIntensityRanged(a_max=255)``, give ``white=255``: a film of 16 bits
+            would go 257 times beyond those limits. Films of 8 bits keep their values then; deeper ones become
+            ``v * white / (2 ** bits - 1)``, float32, and nothing is clipped. The metadata has the ``bits``.
+        bits: with ``white``, how many bits the pixels of films deeper than 8 bits use. ``None`` takes the fewest of 8, 10,
+            12, 14 and 16 that hold the film's brightest pixel (detectors of 12 bits are usual, and files have no place to
+            say so); a film so dark that it needs fewer bits than it has comes out brighter by the factor between.
 
     Raises:
         ValueError: for an option that is unknown or out of range.
@@ -103,6 +110,8 @@ class FilmReader(ImageReader):
         colour: str = "refuse",
         exif_rotation: str = "refuse",
         frame: int | None = None,
+        white: float | None = None,
+        bits: int | None = None,
         **unknown: Any,
     ) -> None:
         super().__init__()
@@ -110,14 +119,17 @@ class FilmReader(ImageReader):
             # LoadImage answers a TypeError by dropping all options with a warning; a ValueError reaches the user.
             raise ValueError(
                 f"FilmReader has no option {sorted(unknown)}; it has pixel_size, origin, require_pixel_size, colour, "
-                "exif_rotation and frame."
+                "exif_rotation, frame, white and bits."
             )
+        check_white(white, bits)
         self.pixel_size = None if pixel_size is None else check_pixel_size(pixel_size)
         self.origin = check_origin(origin)
         self.require_pixel_size = bool(require_pixel_size)
         self.colour = look_up_option(colour, _COLOURS)
         self.exif_rotation = look_up_option(exif_rotation, _EXIF_ROTATION)
         self.frame = frame
+        self.white = white
+        self.bits = bits
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Return whether every file name ends like a film's: png, jpg, jpeg, bmp, tif or tiff.
@@ -177,6 +189,9 @@ class FilmReader(ImageReader):
             pixel_size, source = self._pixel_size_of(image, film)
             turned, swaps = turn_as_shown(image, orientation, film.path, self.exif_rotation)
             array = grey_or_colour(turned, film.path, self.colour, white_is_zero(image))
+        depth: dict[str, int] = {}
+        if self.white is not None:
+            array, depth["bits"] = scale_to_white(array, film.path, self.white, self.bits)
         if swaps and source == "file":
             pixel_size = pixel_size[1], pixel_size[0]
         # Pillow's rows come first; the index order of this package is (column, row).
@@ -190,6 +205,7 @@ class FilmReader(ImageReader):
             MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if array.ndim == 2 else -1,
             "pixel_size_source": source,
             "format": file_format,
+            **depth,
         }
         return array, {str(key.value if isinstance(key, MetaKeys) else key): value for key, value in meta.items()}
 
@@ -220,6 +236,26 @@ def check_pixel_size(pixel_size: Any) -> tuple[float, float]:
     if min(values) <= 0:
         raise ValueError(f"pixel_size must be positive millimetres per pixel, got {pixel_size!r}.")
     return values
+
+
+def check_white(white: Any, bits: Any) -> None:
+    """Check the options for the depth of films.
+
+    Args:
+        white: None, or a positive number.
+        bits: None, or with ``white`` a whole number from 8 to 31.
+
+    Raises:
+        ValueError: they are anything else.
+    """
+    if white is not None and not (isinstance(white, (int, float)) and 0 < white < float("inf")):
+        raise ValueError(
+            f"white must be a positive number, the grey of white in the array, such as 255, got {white!r}."
+        )
+    if bits is not None and (
+        white is None or isinstance(bits, bool) or not isinstance(bits, int) or not 8 <= bits < 32
+    ):
+        raise ValueError(f"bits must be a whole number from 8 to 31, and goes with white, got {bits!r} and {white!r}.")
 
 
 def check_origin(origin: Any) -> tuple[float, float]:

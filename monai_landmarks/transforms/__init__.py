@@ -22,6 +22,15 @@ from .cobb import CobbAngles, CobbAnglesD, CobbAnglesd, CobbAnglesDict
 from .crop import CropAroundLandmarks, CropAroundLandmarksD, CropAroundLandmarksd, CropAroundLandmarksDict
 from .field_of_view import LandmarkFieldOfView, LandmarkFieldOfViewD, LandmarkFieldOfViewd, LandmarkFieldOfViewDict
 from .film import LoadFilm, LoadFilmD, LoadFilmd, LoadFilmDict
+from .film_polarity import (
+    MatchPolarity,
+    MatchPolarityD,
+    MatchPolarityd,
+    MatchPolarityDict,
+    film_pattern,
+    invert_film,
+    polarity_score,
+)
 from .flip import (
     FlipLandmarks,
     FlipLandmarksD,
@@ -158,6 +167,10 @@ __all__ = [
     "MatchHistogramD",
     "MatchHistogramDict",
     "MatchHistogramd",
+    "MatchPolarity",
+    "MatchPolarityD",
+    "MatchPolarityDict",
+    "MatchPolarityd",
     "PresenceThreshold",
     "PresenceThresholdD",
     "PresenceThresholdDict",
@@ -203,7 +216,10 @@ __all__ = [
     "WithLandmarksd",
     "batched_augmentation",
     "check_landmarks_follow",
+    "film_pattern",
+    "invert_film",
     "match_histogram",
     "otsu_outline",
+    "polarity_score",
     "shift_scale_intensity",
 ]
