@@ -14,11 +14,18 @@ from __future__ import annotations
 
 from .calibration import PostprocessingCalibration
 from .checkpoint_files import AtomicSaver, checkpoint_compat, read_checkpoint
-from .checkpoints import LandmarkCheckpointLoader, LowestErrorCheckpoint, TrainingCheckpoint, load_latest_checkpoint
+from .checkpoints import (
+    FinalCheckpoint,
+    LandmarkCheckpointLoader,
+    LowestErrorCheckpoint,
+    TrainingCheckpoint,
+    load_latest_checkpoint,
+)
 from .cobb_angles_saver import CobbAnglesSaver
 from .figures import LandmarkFigureSaver, LandmarkTensorBoardHandler
 from .gradient_clipping import GradientClipping
 from .identification import IdentificationRate
+from .image_fractions import ImageFractions
 from .landmark_csv_saver import LandmarkCSVSaver
 from .landmark_metrics_saver import LandmarkMetricsSaver
 from .metrics import OutlierRate, RadialError, SuccessfulDetectionRate
@@ -30,8 +37,10 @@ __all__ = [
     "SMAPE",
     "AtomicSaver",
     "CobbAnglesSaver",
+    "FinalCheckpoint",
     "GradientClipping",
     "IdentificationRate",
+    "ImageFractions",
     "LandmarkCSVSaver",
     "LandmarkCheckpointLoader",
     "LandmarkFigureSaver",

@@ -42,7 +42,13 @@ from .scores import metric_value
 if TYPE_CHECKING:
     from ignite.engine import Engine
 
-__all__ = ["LandmarkCheckpointLoader", "LowestErrorCheckpoint", "TrainingCheckpoint", "load_latest_checkpoint"]
+__all__ = [
+    "FinalCheckpoint",
+    "LandmarkCheckpointLoader",
+    "LowestErrorCheckpoint",
+    "TrainingCheckpoint",
+    "load_latest_checkpoint",
+]
 
 _PREFIX = "training"
 _PATTERN = re.compile(rf"{_PREFIX}_checkpoint_epoch=(\d+)\.pt")
@@ -110,6 +116,40 @@ class LowestErrorCheckpoint(CheckpointSaver):
     def _best(self) -> IgniteCheckpoint:
         assert self._key_metric_checkpoint is not None, "made by save_key_metric=True"
         return self._key_metric_checkpoint
+
+
+class FinalCheckpoint:
+    """Save networks when a training has come to its end, for trainings in which no metric may choose.
+
+    Like :class:`LowestErrorCheckpoint`, the file appears whole or not at all and knows the landmark names. A training that
+    is stopped before its last epoch leaves no file.
+
+    Args:
+        save_dir: folder, made if it is not there.
+        save_dict: objects by name. One object alone is written as a bare state dictionary, which is what a MONAI bundle
+            wants in ``models/model.pt``.
+        filename: of the file.
+        landmark_names: what the network predicts; None for a network that predicts none.
+    """
+
+    def __init__(
+        self,
+        save_dir: str | os.PathLike[str],
+        save_dict: Mapping[str, Any],
+        filename: str = "model.pt",
+        landmark_names: Sequence[str] | None = None,
+    ) -> None:
+        saver = AtomicSaver(save_dir, filename, landmark_names, _class_of(save_dict))
+        self._checkpoint = IgniteCheckpoint(dict(save_dict), saver, filename_prefix="final")
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Save, if the engine's last epoch is over."""
+        if engine.state.epoch == engine.state.max_epochs:
+            self._checkpoint(engine)
 
 
 class TrainingCheckpoint:

@@ -31,6 +31,9 @@ class GradientClipping:
     both factors are zero; one step that is too long can throw the network there, and it stays. The public SCN code clips
     at 10000; the paper does not mention it.
 
+    Where the trainer accumulates gradients (``accumulation_steps``), the sum is clipped once, before the step, as that of
+    a larger batch would be: clipping on the way would shorten parts of the sum and not the step.
+
     Args:
         network: whose gradient is clipped.
         max_norm: largest Euclidean norm. A gradient that holds NaN or infinity stops the training with an error.
@@ -53,6 +56,8 @@ class GradientClipping:
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     def __call__(self, engine: Any) -> None:
+        if not takes_step(engine):
+            return
         scaler = getattr(engine, "scaler", None)
         if scaler is not None and engine.amp:
             scaler.unscale_(engine.optimizer)
@@ -63,3 +68,13 @@ class GradientClipping:
                 f"the gradient of iteration {engine.state.iteration} is {norm.item()}: the training has diverged. Lower "
                 "the learning rate; the last whole epoch is saved and can be resumed from."
             )
+
+
+def takes_step(engine: Any) -> bool:
+    """Tell whether a trainer's present iteration ends with a step of the optimiser, by the rule of MONAI's trainer.
+
+    It steps after every ``accumulation_steps`` batches of an epoch and after the last one.
+    """
+    every, length = getattr(engine, "accumulation_steps", 1), engine.state.epoch_length
+    done = engine.state.iteration if length is None else (engine.state.iteration - 1) % length + 1
+    return done % every == 0 or done == length

@@ -24,7 +24,7 @@ from .heatmap_regression import HeatmapRegressionLoss, check_positive
 
 __all__ = ["AdaptiveWingLoss", "adaptive_wing", "weighted_loss_map"]
 
-#: Of the weighted loss map (Wang et al. 2019, section 4.3): side of the dilation, and what of the result is foreground.
+#: Of the weighted loss map (Wang et al. 2019): side of the dilation, and what of the result is foreground.
 DILATION, FOREGROUND = 3, 0.2
 
 
@@ -83,7 +83,7 @@ def weighted_loss_map(target: torch.Tensor, weight: float = 10.0) -> torch.Tenso
 class AdaptiveWingLoss(HeatmapRegressionLoss):
     r"""Train heatmaps with a loss that is steep for small errors near the landmark and flat for those far from it.
 
-    Wang et al. 2019 (Adaptive Wing Loss for Robust Face Alignment via Heatmap Regression), section 4.2, for the
+    Wang et al. 2019 (Adaptive Wing Loss for Robust Face Alignment via Heatmap Regression), for the
     difference :math:`d = f - t` of prediction and target,
 
     .. math:: AWing = \begin{cases} \omega \ln\left(1 + |d / \epsilon|^{\alpha - t}\right) & |d| < \theta \\

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 
 from monai_landmarks.data.datasets.aasce import AASCE_LANDMARKS, CORNERS
@@ -206,10 +207,17 @@ def corner_places(names: tuple[str, ...]) -> tuple[tuple[str, ...], torch.Tensor
     return tuple(ordered), torch.tensor([[found[vertebra][corner] for corner in CORNERS] for vertebra in ordered])
 
 
+def floating_points(points: Any) -> torch.Tensor:
+    """Turn an array or tensor into a plain tensor of at least float32."""
+    if not isinstance(points, torch.Tensor):
+        points = np.require(points, requirements="W")  # what read_landmarks gives is read-only, and torch warns of it
+    tensor = plain_tensor(torch.as_tensor(points))
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def _corners(points: Any, names: Sequence[str], index: torch.Tensor) -> torch.Tensor:
     """Corners ``(..., V, 4, 2)``, at least float32."""
-    tensor = plain_tensor(torch.as_tensor(points))
-    tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    tensor = floating_points(points)
     check_points(tensor, spatial_dims=2)
     if tensor.shape[-2] != len(names):
         raise LandmarkError(

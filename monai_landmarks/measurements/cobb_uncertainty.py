@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from monai_landmarks.data.datasets.aasce import AASCE_LANDMARKS
-from monai_landmarks.geometry import LandmarkError, plain_tensor
+from monai_landmarks.geometry import LandmarkError
 
-from .cobb import cobb_angles, cobb_curves, corner_places, edge_vectors
+from .cobb import cobb_angles, cobb_curves, corner_places, edge_vectors, floating_points
 
 __all__ = ["cobb_uncertainty", "sample_cobb_angles"]
 
@@ -116,9 +116,8 @@ def sample_cobb_angles(
 
 
 def _points_and_spread(points: Any, sd: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    tensor = plain_tensor(torch.as_tensor(points))
-    tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-    spread = plain_tensor(torch.as_tensor(sd)).to(tensor)
+    tensor = floating_points(points)
+    spread = floating_points(sd).to(tensor)
     if not bool((spread >= 0).all()):
         raise LandmarkError("`sd` must hold standard deviations, in the unit of the points; some are negative or NaN.")
     try:

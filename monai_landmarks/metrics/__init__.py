@@ -32,6 +32,7 @@ from .identification_summary import (
     summarize_identification,
     vertebra_regions,
 )
+from .image_fractions import ImageFractionMetric
 from .label_shift import Confusion, LabelShift, confusions, detect_label_shifts
 from .radial_error import RadialErrorMetric
 from .rates import OutlierRateMetric, SuccessfulDetectionRateMetric
@@ -47,6 +48,7 @@ __all__ = [
     "IdentificationRateMetric",
     "IdentificationRule",
     "IdentificationSummary",
+    "ImageFractionMetric",
     "ImageIdentification",
     "Interval",
     "LabelShift",

@@ -142,6 +142,15 @@ def test_types(dtype):
     assert abs(angles - cobb_angles(points.to(dtype).double())).max() < 1e-3
 
 
+@pytest.mark.filterwarnings("error")
+def test_read_only_array_is_measured_without_a_warning():
+    """Such as the points of a file, which nobody shall change."""
+    points = arc(30).numpy()
+    points.setflags(write=False)
+    assert torch.equal(cobb_angles(points), cobb_angles(arc(30)))
+    assert torch.equal(cobb_angles(points.tolist()), cobb_angles(arc(30)))
+
+
 def test_missing_corner_makes_every_angle_unknown_and_no_other_film():
     points = torch.stack([arc(40.0), arc(40.0)])
     points[0, 30] = torch.nan

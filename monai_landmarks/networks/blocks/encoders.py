@@ -276,7 +276,9 @@ def _from_timm(name: str, spatial_dims: int, in_channels: int) -> nn.Module:
     timm, installed = optional_import("timm")
     hint = f"unknown encoder {name!r}{did_you_mean(name, ENCODERS)}; known are {quoted(ENCODERS, len(ENCODERS))}"
     if not installed:
-        raise ValueError(f"{hint}, and with timm installed (`pip install timm`) its models.")
+        raise ValueError(
+            f"{hint}, and with timm installed (`pip install timm`, the extra `monai_landmarks[timm]`) its models."
+        )
     if not timm.is_model(name):
         raise ValueError(f"{hint}. timm {timm.__version__} does not know it either.")
     if spatial_dims != 2:
