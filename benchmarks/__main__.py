@@ -27,7 +27,18 @@ from typing import Any
 
 from .timing import Settings, format_table, measure_cases, preload
 
-SUBJECTS = ("targets", "decoding", "losses", "networks", "universal", "metrics", "augmentation", "inference")
+SUBJECTS = (
+    "targets",
+    "decoding",
+    "voting",
+    "losses",
+    "networks",
+    "universal",
+    "farnet",
+    "metrics",
+    "augmentation",
+    "inference",
+)
 SCHEMA = 1
 
 

@@ -21,6 +21,7 @@ from monai.engines import PrepareBatch
 
 from ..data.landmarks import did_you_mean, quoted
 from ..geometry import LandmarkError, plain_tensor
+from ..losses import WeightedPoints
 
 __all__ = ["PrepareDatasetBatch", "PrepareLandmarkBatch", "dataset_of"]
 
@@ -44,9 +45,11 @@ class PrepareLandmarkBatch(PrepareBatch):
         augment: for training: one or several callables ``(images, points) -> (images, points)`` for whole batches, images
             on the device and points where the loader left them, one after the other;
             ``RandSpatialLandmarksd(...).batched()`` is one. The image is then a plain tensor.
+        weights_key: of the batch, ``(B, N)``: how much each landmark counts, such as the score of a pseudo-label. The
+            target is then :class:`~monai_landmarks.losses.WeightedPoints`; None gives plain points.
 
     Raises:
-        LandmarkError: if the batch is no dictionary or has no image.
+        LandmarkError: if the batch is no dictionary, has no image, or lacks the weights asked for.
 
     Example:
         >>> import torch
@@ -61,9 +64,11 @@ class PrepareLandmarkBatch(PrepareBatch):
         points_key: str = "points",
         keep_meta: bool = True,
         augment: Augmentation | Sequence[Augmentation] = (),
+        weights_key: str | None = None,
     ) -> None:
         self.image_key, self.points_key, self.keep_meta = image_key, points_key, keep_meta
         self.augment = _as_tuple(augment)
+        self.weights_key = weights_key
 
     def set_random_state(self, seed: int) -> None:
         """Seed the augmentation.
@@ -80,7 +85,7 @@ class PrepareLandmarkBatch(PrepareBatch):
         device: str | torch.device | None = None,
         non_blocking: bool = False,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor | WeightedPoints | None]:
         if not isinstance(batchdata, Mapping) or self.image_key not in batchdata:
             keys = sorted(map(str, batchdata)) if isinstance(batchdata, Mapping) else type(batchdata).__name__
             raise LandmarkError(f"the batch has no image under {self.image_key!r}; it holds {keys}.")
@@ -89,9 +94,15 @@ class PrepareLandmarkBatch(PrepareBatch):
         points = None if points is None else plain_tensor(points).to(dtype=torch.float32)
         for augment in self._augmentation(batchdata):
             image, points = augment(image, points)
-        if points is not None:
-            points = points.to(device=device, non_blocking=non_blocking)
-        return image if self.keep_meta else plain_tensor(image), points
+        image = image if self.keep_meta else plain_tensor(image)
+        if points is None:
+            return image, None
+        points = points.to(device=device, non_blocking=non_blocking)
+        if self.weights_key is None:
+            return image, points
+        return image, WeightedPoints(
+            points, _weights(batchdata, self.weights_key).to(device=device, non_blocking=non_blocking)
+        )
 
     def _augmentation(self, batchdata: Mapping[str, Any]) -> tuple[Augmentation, ...]:
         return self.augment
@@ -139,7 +150,7 @@ class PrepareDatasetBatch(PrepareLandmarkBatch):
         device: str | torch.device | None = None,
         non_blocking: bool = False,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, tuple[str], dict[str, Any]]:
+    ) -> tuple[torch.Tensor, torch.Tensor | WeightedPoints | None, tuple[str], dict[str, Any]]:
         image, points = super().__call__(batchdata, device, non_blocking, **kwargs)
         return image, points, (dataset_of(batchdata),), {}
 
@@ -179,6 +190,15 @@ def dataset_of(batchdata: Mapping[str, Any]) -> str:
             "normalisation and heads. Give each data set a loader of its own, in one MultiDatasetLoader."
         )
     return names[0]
+
+
+def _weights(batchdata: Mapping[str, Any], key: str) -> torch.Tensor:
+    if key not in batchdata:
+        raise LandmarkError(
+            f"the batch has no weights under {key!r}; it holds {sorted(map(str, batchdata))}. Does the last transform "
+            "(SelectItemsd) drop them?"
+        )
+    return plain_tensor(batchdata[key]).to(dtype=torch.float32)
 
 
 def _as_tuple(augment: Augmentation | Sequence[Augmentation]) -> tuple[Augmentation, ...]:

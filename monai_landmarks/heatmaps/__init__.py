@@ -26,6 +26,7 @@ from .gaussian_fit import GaussianFit, decode_gaussian_fit, fit_gaussians
 from .peaks import Decoded, FlaggedDecoded
 from .quadratic import decode_quadratic
 from .soft_argmax import decode_local_soft_argmax
+from .voting import VoteWeighting, decode_offset_votes, split_voting_maps, vote_heatmaps
 
 __all__ = [
     "Candidates",
@@ -34,15 +35,19 @@ __all__ = [
     "FlaggedDecoded",
     "GaussianFit",
     "GaussianHeatmaps",
+    "VoteWeighting",
     "decode_argmax",
     "decode_center_of_mass",
     "decode_dark",
     "decode_gaussian_fit",
     "decode_heatmaps",
     "decode_local_soft_argmax",
+    "decode_offset_votes",
     "decode_quadratic",
     "find_candidates",
     "fit_gaussians",
     "gaussian_axis_factors",
     "gaussian_heatmaps",
+    "split_voting_maps",
+    "vote_heatmaps",
 ]

@@ -18,6 +18,9 @@ from .exponential_weighted_center import ExponentialWeightedCenterLoss
 from .heatmap_bce import HeatmapBCELoss, heatmap_binary_cross_entropy
 from .heatmap_l2 import HeatmapL2Loss, heatmap_squared_error
 from .heatmap_regression import HeatmapL1Loss, HeatmapMSELoss, HeatmapRegressionLoss, HeatmapSmoothL1Loss
+from .offset_voting import OffsetVotingLoss
+from .patch_matching import PatchMatchingLoss
+from .targets import WeightedPoints
 
 __all__ = [
     "AdaptiveWingLoss",
@@ -29,6 +32,9 @@ __all__ = [
     "HeatmapMSELoss",
     "HeatmapRegressionLoss",
     "HeatmapSmoothL1Loss",
+    "OffsetVotingLoss",
+    "PatchMatchingLoss",
+    "WeightedPoints",
     "heatmap_binary_cross_entropy",
     "heatmap_squared_error",
     "points_on_map",

@@ -19,11 +19,11 @@ import torch
 from torch import nn
 
 from ..geometry import LandmarkError
-from .targets import check_maps
+from .targets import LandmarkTarget, WeightedPoints, check_maps, split_target
 
 __all__ = ["CoarseToFineLoss", "points_on_map"]
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Loss = Callable[[torch.Tensor, LandmarkTarget], torch.Tensor]
 
 
 def points_on_map(points: torch.Tensor, shape: Sequence[int], map_shape: Sequence[int]) -> torch.Tensor:
@@ -78,7 +78,7 @@ class CoarseToFineLoss(nn.Module):
         coarse_loss: for the coarse map, for instance with another ``sigma``; None takes ``loss``.
 
     Shapes: heatmaps a pair (coarse, fine), or in evaluation mode the fine map alone; points ``(B, N, D)`` in voxels of
-    the fine map with NaN for missing -> scalar.
+    the fine map with NaN for missing, or :class:`WeightedPoints` -> scalar.
 
     Raises:
         LandmarkError: if ``coarse_weight`` is negative, or the maps are no such pair.
@@ -99,13 +99,15 @@ class CoarseToFineLoss(nn.Module):
         self.loss, self.coarse_weight = loss, coarse_weight
         self.coarse_loss = loss if coarse_loss is None else coarse_loss
 
-    def forward(self, heatmaps: torch.Tensor | Sequence[torch.Tensor], points: torch.Tensor) -> torch.Tensor:
+    def forward(self, heatmaps: torch.Tensor | Sequence[torch.Tensor], target: LandmarkTarget) -> torch.Tensor:
         if isinstance(heatmaps, torch.Tensor):
-            return self.loss(heatmaps, points)
+            return self.loss(heatmaps, target)
         coarse, fine = _check_pair(heatmaps)
+        points, weights = split_target(target)
         fine, points = check_maps(fine, points)
         coarse_points = points_on_map(points, fine.shape[2:], coarse.shape[2:])
-        return self.loss(fine, points) + self.coarse_weight * self.coarse_loss(coarse, coarse_points)
+        coarse_target = coarse_points if weights is None else WeightedPoints(coarse_points, weights)
+        return self.loss(fine, target) + self.coarse_weight * self.coarse_loss(coarse, coarse_target)
 
 
 def _check_pair(heatmaps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,7 +20,16 @@ from torch.nn import functional as F
 
 from ..geometry import field_of_view
 from ..heatmaps.gaussian import expand_sigma, gaussian_axis_factors, outer_product
-from .targets import FixedWidthLoss, MissingLandmarks, OutsideLandmarks, check_maps, points_to_draw
+from .targets import (
+    FixedWidthLoss,
+    LandmarkTarget,
+    MissingLandmarks,
+    OutsideLandmarks,
+    check_maps,
+    points_to_draw,
+    split_target,
+    weighted,
+)
 
 __all__ = ["HeatmapBCELoss", "heatmap_binary_cross_entropy"]
 
@@ -128,7 +137,7 @@ class HeatmapBCELoss(FixedWidthLoss):
         outside: "tail" wants of a landmark outside the image the part of its Gaussian in it; "zero" wants an empty map;
             "mask" leaves it out.
 
-    Shapes: logits ``(B, N, *S)``, points ``(B, N, D)`` in voxels with NaN for missing -> scalar.
+    Shapes: logits ``(B, N, *S)``, points ``(B, N, D)`` in voxels with NaN for missing, or :class:`WeightedPoints` -> scalar.
 
     Raises:
         LandmarkError: if shapes do not fit, or ``sigma`` is not positive.
@@ -152,6 +161,7 @@ class HeatmapBCELoss(FixedWidthLoss):
     ) -> None:
         super().__init__(sigma, reduction, missing, outside)
 
-    def forward(self, logits: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    def forward(self, logits: torch.Tensor, target: LandmarkTarget) -> torch.Tensor:
+        points, weights = split_target(target)
         values, left_out = _cross_entropy(logits, points, self.sigma, self.missing, self.outside)
-        return self.reduce(values, left_out, logits.shape[2:])
+        return self.reduce(weighted(values, weights), left_out, logits.shape[2:])

@@ -23,7 +23,15 @@ from torch import nn
 from ..geometry import FieldOfView, field_of_view
 from ..heatmaps import GaussianHeatmaps
 from ..heatmaps.gaussian import expand_sigma, gaussian_axis_factors, outer_product
-from .targets import MissingLandmarks, OutsideLandmarks, check_maps, points_to_draw
+from .targets import (
+    LandmarkTarget,
+    MissingLandmarks,
+    OutsideLandmarks,
+    check_maps,
+    points_to_draw,
+    split_target,
+    weighted,
+)
 
 __all__ = ["HeatmapL2Loss", "MissingLandmarks", "OutsideLandmarks", "heatmap_squared_error"]
 
@@ -178,7 +186,8 @@ class HeatmapL2Loss(nn.Module):
         outside: "tail" wants of a landmark outside the image the part of its Gaussian in it; "zero" wants an empty map,
             as the public code does; "mask" leaves it out.
 
-    Shapes: heatmaps ``(B, N, *S)``, points ``(B, N, D)`` in voxels with NaN for missing -> scalar.
+    Shapes: heatmaps ``(B, N, *S)``, points ``(B, N, D)`` in voxels with NaN for missing, or :class:`WeightedPoints`, which
+    weigh a landmark's part of both terms -> scalar.
 
     Raises:
         LandmarkError: if shapes do not fit.
@@ -222,13 +231,15 @@ class HeatmapL2Loss(nn.Module):
         """Present widths in voxels, ``(N, 1)`` or ``(N, D)``."""
         return self.targets.sigma
 
-    def forward(self, heatmaps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    def forward(self, heatmaps: torch.Tensor, target: LandmarkTarget) -> torch.Tensor:
+        points, weights = split_target(target)
         heatmaps, points = check_maps(heatmaps, points)
         state = field_of_view(points, heatmaps.shape[2:])
         seen = state == FieldOfView.INSIDE
         sigma = self.sigma.to(points)
         widths = torch.where(seen.unsqueeze(-1), sigma, sigma.detach())
-        loss = _squared_error(heatmaps, points, state, widths, self.gamma, self.missing, self.outside).sum(dim=1)
+        errors = _squared_error(heatmaps, points, state, widths, self.gamma, self.missing, self.outside)
+        loss = weighted(errors, weights).sum(dim=1)
         if self.learnable:
-            loss = loss + self.alpha * (seen.to(loss.dtype) @ sigma.square().mean(dim=-1))
+            loss = loss + self.alpha * (weighted(seen.to(loss.dtype), weights) @ sigma.square().mean(dim=-1))
         return loss.mean() * self.scale

@@ -20,7 +20,16 @@ import torch
 
 from ..geometry import LandmarkError, field_of_view
 from ..heatmaps.gaussian import expand_sigma, gaussian_axis_factors, outer_product
-from .targets import FixedWidthLoss, MissingLandmarks, OutsideLandmarks, check_maps, points_to_draw
+from .targets import (
+    FixedWidthLoss,
+    LandmarkTarget,
+    MissingLandmarks,
+    OutsideLandmarks,
+    check_maps,
+    points_to_draw,
+    split_target,
+    weighted,
+)
 
 __all__ = [
     "HeatmapL1Loss",
@@ -141,7 +150,8 @@ class HeatmapRegressionLoss(FixedWidthLoss):
         outside: for a landmark whose place is known and not in the image, "tail" wants the part of its Gaussian that
             reaches into the image; "zero" wants an empty map; "mask" leaves it out.
 
-    Shapes: heatmaps ``(B, N, *S)``, points ``(B, N, D)`` in voxels of that map with NaN for missing -> scalar.
+    Shapes: heatmaps ``(B, N, *S)``, points ``(B, N, D)`` in voxels of that map with NaN for missing, or
+    :class:`WeightedPoints` -> scalar.
 
     Raises:
         LandmarkError: if shapes do not fit, or ``sigma`` is not positive.
@@ -161,13 +171,14 @@ class HeatmapRegressionLoss(FixedWidthLoss):
         """Give loss and derivative by the prediction of every voxel ``(B, N, *S)``; both arguments may be overwritten."""
         raise NotImplementedError
 
-    def forward(self, heatmaps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    def forward(self, heatmaps: torch.Tensor, target: LandmarkTarget) -> torch.Tensor:
+        points, weights = split_target(target)
         heatmaps, points = check_maps(heatmaps, points)
         shape = heatmaps.shape[2:]
         points, left_out = points_to_draw(points, field_of_view(points, shape), self.missing, self.outside)
         factors = gaussian_axis_factors(points, shape, expand_sigma(self.sigma, points))
         values = _MapErrors.apply(heatmaps, left_out, self.formula, *factors)
-        return self.reduce(values, left_out, shape)
+        return self.reduce(weighted(values, weights), left_out, shape)
 
 
 class HeatmapMSELoss(HeatmapRegressionLoss):

@@ -8,12 +8,12 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What losses on heatmaps share: their options, and which landmarks have a target and where."""
+"""What losses on heatmaps share: their options, which landmarks have a target and where, and how much each counts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from monai.utils import StrEnum, look_up_option
@@ -21,7 +21,37 @@ from torch import nn
 
 from ..geometry import FieldOfView, LandmarkError, check_points, plain_tensor
 
-__all__ = ["FixedWidthLoss", "MissingLandmarks", "OutsideLandmarks", "check_maps", "points_to_draw"]
+__all__ = [
+    "FixedWidthLoss",
+    "LandmarkTarget",
+    "MissingLandmarks",
+    "OutsideLandmarks",
+    "WeightedPoints",
+    "check_maps",
+    "points_to_draw",
+    "split_target",
+    "weighted",
+]
+
+
+class WeightedPoints(NamedTuple):
+    """A target in which every landmark says how much it counts, for instance a pseudo-label its score.
+
+    Every loss on landmarks takes it in place of plain points, so that an engine hands it over as any target. The
+    landmark's own loss is multiplied by its weight; a mean still divides by the number of landmarks (voxels) that are
+    not left out. So weights of 1 change nothing, and half the weight is half the gradient.
+
+    Attributes:
+        points: ``(B, N, D)`` voxel indices, NaN for missing.
+        weights: ``(B, N)``, finite and not negative; that of a missing landmark counts where it has a target ("zero").
+    """
+
+    points: torch.Tensor
+    weights: torch.Tensor
+
+
+#: What losses compare with: points ``(B, N, D)``, or these with weights (also as a plain pair, as from JSON or a loader).
+LandmarkTarget = torch.Tensor | WeightedPoints | Sequence[torch.Tensor]
 
 
 class MissingLandmarks(StrEnum):
@@ -37,6 +67,48 @@ class OutsideLandmarks(StrEnum):
     TAIL = "tail"
     ZERO = "zero"
     MASK = "mask"
+
+
+def split_target(target: LandmarkTarget) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Tell the points of a target from the weights of the landmarks, None where it has none.
+
+    Args:
+        target: ``(B, N, D)`` points, or the pair of them and weights ``(B, N)``.
+
+    Returns:
+        points and weights.
+
+    Raises:
+        LandmarkError: if the target is neither, or a weight is negative, NaN or infinite.
+
+    Example:
+        >>> points = torch.zeros(1, 2, 3)
+        >>> split_target(points)[1] is None, split_target(WeightedPoints(points, torch.tensor([[0.9, 0.2]])))[1]
+        (True, tensor([[0.9000, 0.2000]]))
+    """
+    if isinstance(target, torch.Tensor):
+        return target, None
+    if not isinstance(target, Sequence) or len(target) != 2:
+        raise LandmarkError(
+            f"a target is points (B, N, D), or WeightedPoints(points, weights (B, N)), got {type(target).__name__}."
+        )
+    points, weights = map(plain_tensor, target)
+    if weights.shape != points.shape[:-1]:
+        raise LandmarkError(
+            f"points {tuple(points.shape)} need one weight for each landmark, {tuple(points.shape[:-1])}, got "
+            f"{tuple(weights.shape)}."
+        )
+    if not bool(((weights >= 0) & (weights < torch.inf)).all()):
+        raise LandmarkError(
+            "weights must be finite and not negative, such as the scores of pseudo-labels between 0 and 1; give a "
+            "landmark without a score the weight 0, or 1 if a person has set it."
+        )
+    return points, weights
+
+
+def weighted(values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """Multiply values of each landmark ``(B, N)`` with their weights; None changes nothing."""
+    return values if weights is None else values * weights.to(values)
 
 
 def check_maps(heatmaps: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,16 +14,20 @@ from __future__ import annotations
 
 from .nets import (
     CoarseToFine,
+    EmbeddingPyramid,
     FARNet,
     GU2Net,
     GU2NetExplanation,
     HRNet,
     LocalizationUNet,
+    PatchMatchingNet,
     SCNExplanation,
     SpatialConfigurationNet,
+    TemplateMatchingNet,
     UniversalGlobalNet,
     UniversalNetwork,
     UniversalUNet,
+    VotingUNet,
     datasets_of_state,
 )
 from .pretrained import PRETRAINED, PretrainedReport, load_pretrained
@@ -31,17 +35,21 @@ from .pretrained import PRETRAINED, PretrainedReport, load_pretrained
 __all__ = [
     "PRETRAINED",
     "CoarseToFine",
+    "EmbeddingPyramid",
     "FARNet",
     "GU2Net",
     "GU2NetExplanation",
     "HRNet",
     "LocalizationUNet",
+    "PatchMatchingNet",
     "PretrainedReport",
     "SCNExplanation",
     "SpatialConfigurationNet",
+    "TemplateMatchingNet",
     "UniversalGlobalNet",
     "UniversalNetwork",
     "UniversalUNet",
+    "VotingUNet",
     "datasets_of_state",
     "load_pretrained",
 ]

@@ -18,6 +18,7 @@ from .initialization import init_he, init_small_normal
 from .normalization import replace_batch_norm
 from .resize import CubicUpsample, crop_to, pad_to_multiple
 from .separable_convolution import SeparableConvolution
+from .similarity import cell_of, cosine_similarity, sample_cells
 
 __all__ = [
     "ENCODERS",
@@ -28,10 +29,13 @@ __all__ = [
     "SeparableConvolution",
     "VGGEncoder",
     "build_encoder",
+    "cell_of",
+    "cosine_similarity",
     "crop_to",
     "feature_maps",
     "init_he",
     "init_small_normal",
     "pad_to_multiple",
     "replace_batch_norm",
+    "sample_cells",
 ]

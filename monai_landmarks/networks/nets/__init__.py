@@ -16,22 +16,29 @@ from .farnet import CoarseToFine, FARNet
 from .gu2net import GU2Net, GU2NetExplanation
 from .hrnet import HRNet
 from .localization_unet import LocalizationUNet
+from .patch_matching_net import EmbeddingPyramid, PatchMatchingNet
 from .spatial_configuration_net import SCNExplanation, SpatialConfigurationNet
+from .template_matching_net import TemplateMatchingNet
 from .universal_global_net import UniversalGlobalNet
 from .universal_network import UniversalNetwork, datasets_of_state
 from .universal_unet import UniversalUNet
+from .voting_unet import VotingUNet
 
 __all__ = [
     "CoarseToFine",
+    "EmbeddingPyramid",
     "FARNet",
     "GU2Net",
     "GU2NetExplanation",
     "HRNet",
     "LocalizationUNet",
+    "PatchMatchingNet",
     "SCNExplanation",
     "SpatialConfigurationNet",
+    "TemplateMatchingNet",
     "UniversalGlobalNet",
     "UniversalNetwork",
     "UniversalUNet",
+    "VotingUNet",
     "datasets_of_state",
 ]

@@ -1,0 +1,230 @@
+# Copyright (c) The monai_landmarks developers
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Detection of landmarks from annotated templates with the features of CC2Dv2 (Yao et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.networks.utils import eval_mode
+from monai.utils import look_up_option
+from torch import nn
+from torch.nn import functional as F
+
+from monai_landmarks.data.landmarks import quoted
+from monai_landmarks.geometry import FieldOfView, LandmarkError, field_of_view, plain_tensor
+
+from ..blocks import crop_to
+from ..blocks.similarity import cell_of, cosine_similarity, sample_cells
+from .patch_matching_net import PatchMatchingNet
+from .spatial_configuration_net import LINEAR_MODES
+
+__all__ = ["TemplateMatchingNet"]
+
+
+class TemplateMatchingNet(nn.Module):
+    r"""Predict one heatmap per landmark: how similar each voxel is to the landmark of an annotated image (CC2Dv2).
+
+    .. math:: h = \prod_i \mathrm{up}\left(\mathrm{clip}_{[0, 1]}(S^i)\right)
+
+    over the five levels of a trained :class:`PatchMatchingNet`, whose maps S are enlarged linearly to the image. The
+    maximum of h, at most 1, is the landmark's score; any inferer and decoder serves. Nothing is trained here.
+
+    Anchor features are read from the whole template image, as in the released code. They belong to the weights they were
+    read with: call :meth:`set_templates` again after further training. A state dictionary holds both.
+
+    The paper multiplies and takes the highest voxel "in the coarse-to-fine fashion"; the released code only multiplies.
+    Both are here: ``cascade=True`` sets a level to 0 outside a window around the highest voxel of the product of the
+    coarser ones, which is where its training has looked. The released code enlarges with ``align_corners=True``, which
+    moves each level by up to half a cell, most at the borders, and stretches the product from 0 to 1: no score is left.
+
+    Args:
+        matcher: a :class:`PatchMatchingNet`.
+        num_landmarks: ``N``.
+        combine: of several templates, ``"average"`` compares with the mean of their features, each scaled to length 1;
+            ``"best"`` takes, voxel by voxel, the template with the highest heatmap. A landmark that is missing in some of
+            them is found by the others.
+        template_extractor: that embeds the templates: ``"patch"`` is the paper's E_p, ``"image"`` is E_r.
+        cascade: whether finer levels look only where the coarser ones have their maximum.
+        cascade_window: cells on each axis of that window, the paper's window in training.
+
+    Shapes: image ``(B, C, *S)``, for any ``S`` -> heatmaps ``(B, N, *S)`` from 0 to 1. A landmark that is missing in every
+    template has a map of zeros.
+
+    Raises:
+        LandmarkError: for ``num_landmarks`` below 1, or a call before templates were set.
+        ValueError: for an unknown option.
+
+    Example:
+        >>> matcher = PatchMatchingNet(2, encoder="resnet18", width=0.125)
+        >>> net = TemplateMatchingNet(matcher, num_landmarks=2).eval()
+        >>> template, points = torch.rand(1, 1, 64, 75), torch.tensor([[[20.0, 31.2], [50.5, 60.0]]])
+        >>> net.set_templates(template, points)
+        >>> net(torch.rand(3, 1, 50, 64)).shape
+        torch.Size([3, 2, 50, 64])
+    """
+
+    anchors: torch.Tensor
+
+    def __init__(
+        self,
+        matcher: PatchMatchingNet,
+        num_landmarks: int,
+        combine: str = "average",
+        template_extractor: str = "patch",
+        cascade: bool = False,
+        cascade_window: int = 19,
+    ) -> None:
+        super().__init__()
+        if num_landmarks < 1:
+            raise LandmarkError(f"`num_landmarks` must be at least 1, got {num_landmarks}.")
+        if cascade_window < 1:
+            raise ValueError(f"`cascade_window` must be at least 1 cell, got {cascade_window}.")
+        self.matcher, self.num_landmarks = matcher, num_landmarks
+        self.combine = look_up_option(combine, {"average", "best"})
+        self.template_extractor = look_up_option(template_extractor, {"patch", "image"})
+        self.cascade, self.cascade_window = cascade, cascade_window
+        self.register_buffer("anchors", torch.empty(0, len(matcher.strides), num_landmarks, matcher.embedding))
+
+    @torch.no_grad()
+    def set_templates(
+        self,
+        images: torch.Tensor | Sequence[torch.Tensor],
+        points: torch.Tensor | Sequence[torch.Tensor],
+        names: Sequence[Sequence[str]] | None = None,
+    ) -> None:
+        """Read the anchor features of all landmarks from annotated images; they replace those of earlier templates.
+
+        Kept as the buffer ``anchors``, ``(T, levels, N, embedding)`` with NaN for missing landmarks, so that a state
+        dictionary saves and loads them, whatever ``T`` the network had.
+
+        Args:
+            images: ``(T, C, *S)``, or ``T`` images ``(C, *S)`` of any sizes, prepared as those to be searched.
+            points: ``(T, N, D)`` voxels, NaN for missing.
+            names: of the landmarks of each template, ``T`` times the same ``N``; for messages and as a check.
+
+        Raises:
+            LandmarkError: for no template, not one set of points for each image, another number of landmarks,
+                templates that name different landmarks, or a landmark outside its image. Nothing is changed then.
+        """
+        if not len(images) == len(points) > 0:
+            raise LandmarkError(
+                f"there must be one set of points for each template: {len(images)} images, {len(points)} sets."
+            )
+        labels = self._labels(len(images), names)
+        anchors = []
+        embed = self.matcher.embed_patch if self.template_extractor == "patch" else self.matcher.embed
+        with eval_mode(self):
+            for number, (image, where) in enumerate(zip(images, points, strict=True)):
+                image = plain_tensor(image).to(self.anchors)
+                where = plain_tensor(where).to(image.device)
+                self._check(number, where, image.shape[1:], labels)
+                levels = zip(embed(image[None]), self.matcher.strides, strict=True)
+                anchors.append(torch.cat([sample_cells(x, where[None], stride) for x, stride in levels]))
+        self.anchors = torch.stack(anchors).to(self.anchors)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        mode = LINEAR_MODES[self.matcher.spatial_dims]
+        heatmaps = image.new_ones(())
+        for level, (x, stride) in enumerate(zip(self._clipped(image), self.matcher.strides, strict=True)):
+            if self.cascade and level:
+                x = keep_window(x, highest_voxel(heatmaps), stride, self.cascade_window)
+            x = F.interpolate(x, scale_factor=float(stride), mode=mode, align_corners=False)
+            heatmaps = heatmaps * crop_to(x, image)
+        return self._best(heatmaps)
+
+    def similarities(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Give the factors of the heatmaps before they are enlarged, ``(B, N, *ceil(S / stride))``, for figures.
+
+        No window of the cascade is cut; of several templates that are not averaged the highest is taken cell by cell.
+        """
+        return [self._best(x) for x in self._clipped(image)]
+
+    def _clipped(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """The similarities to all anchors, clipped to [0, 1], ``(B, T * N, *ceil(S / stride))``."""
+        if not len(self.anchors):
+            raise LandmarkError("no template: call `set_templates(images, points)` with at least one annotated image.")
+        anchors = self.anchors
+        if self.combine == "average":
+            anchors = F.normalize(anchors, dim=-1).nanmean(dim=0, keepdim=True)
+        anchors = anchors.transpose(0, 1).flatten(1, 2)
+        return [
+            cosine_similarity(x, anchor.expand(len(x), -1, -1)).clamp(0, 1)
+            for x, anchor in zip(self.matcher.embed(image), anchors, strict=True)
+        ]
+
+    def _best(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps.unflatten(1, (-1, self.num_landmarks)).amax(dim=1)
+
+    def _labels(self, count: int, names: Sequence[Sequence[str]] | None) -> list[str]:
+        if names is None:
+            return [str(number) for number in range(self.num_landmarks)]
+        for number, own in enumerate(names):
+            if list(own) != list(names[0]):
+                differing = [name for pair in zip(own, names[0], strict=False) if pair[0] != pair[1] for name in pair]
+                raise LandmarkError(
+                    f"templates 0 and {number} name different landmarks: {len(names[0])} and {len(own)} names, not the "
+                    f"same or not in the same order: {quoted(dict.fromkeys(differing))}. Use `Landmarks.reorder`."
+                )
+        if len(names) != count or len(names[0]) != self.num_landmarks:
+            raise LandmarkError(
+                f"`names` must hold {self.num_landmarks} names for each of {count} templates, got {len(names)} lists of "
+                f"{len(names[0]) if names else 0}."
+            )
+        return [repr(name) for name in names[0]]
+
+    def _check(self, number: int, points: torch.Tensor, shape: Sequence[int], labels: Sequence[str]) -> None:
+        if points.ndim != 2 or len(points) != self.num_landmarks:
+            raise LandmarkError(
+                f"template {number} has points of shape {tuple(points.shape)}, this network finds {self.num_landmarks} "
+                "landmarks: give (N, D) with NaN for those that are missing."
+            )
+        outside = (field_of_view(points, shape) == FieldOfView.OUTSIDE).nonzero().flatten().tolist()
+        if outside:
+            which = ", ".join(f"{labels[i]} at {[round(x, 2) for x in points[i].tolist()]}" for i in outside)
+            raise LandmarkError(
+                f"template {number} of shape {tuple(shape)} has landmarks outside: {which}. Points must be voxels of the "
+                "image given here, after its resizing; mark as missing (NaN) what the image does not show."
+            )
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        # Templates are data: the number of those saved replaces the number of those here.
+        saved = state_dict.get(f"{prefix}anchors")
+        if saved is not None and saved.shape[1:] == self.anchors.shape[1:]:
+            self.anchors = self.anchors.new_empty(saved.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def highest_voxel(maps: torch.Tensor) -> torch.Tensor:
+    """Find the first highest voxel of each map ``(B, N, *S)``: ``(B, N, D)`` int64."""
+    return torch.stack(torch.unravel_index(maps.flatten(2).argmax(dim=-1), maps.shape[2:]), dim=-1)
+
+
+def keep_window(maps: torch.Tensor, voxels: torch.Tensor, stride: int, window: int) -> torch.Tensor:
+    """Set maps to 0 outside a window around the cell in which a voxel of the image lies.
+
+    Args:
+        maps: ``(B, N, *S)``.
+        voxels: ``(B, N, D)`` of the image.
+        stride: voxels of the image in one cell.
+        window: cells on each axis, from ``cell - window // 2``.
+
+    Returns:
+        ``(B, N, *S)``.
+    """
+    cells, _ = cell_of(voxels, stride, maps.shape[2:])
+    for axis, size in enumerate(maps.shape[2:]):
+        offset = torch.arange(size, device=maps.device) - cells[..., axis, None] + window // 2
+        grid = (*cells.shape[:2], *(-1 if other == axis else 1 for other in range(maps.ndim - 2)))
+        maps = maps * ((offset >= 0) & (offset < window)).reshape(grid)
+    return maps
