@@ -18,6 +18,7 @@ from .files import atomic_write
 from .film_reader import FilmReader
 from .formats import read_landmark_table, read_landmarks, write_landmark_table, write_landmarks
 from .landmarks import Landmarks
+from .pseudo_labels import choose_labelled, pseudo_labelled_datalist, unlabelled_datalist
 from .row_exchange import RowExchange, exchange_order
 from .sides import FlipPairs, PairEvidence, flip_permutation, has_sides, propose_flip_pairs
 
@@ -29,14 +30,17 @@ __all__ = [
     "RowExchange",
     "atomic_write",
     "check_landmarks",
+    "choose_labelled",
     "datasets",
     "exchange_order",
     "flip_permutation",
     "has_sides",
     "phantoms",
     "propose_flip_pairs",
+    "pseudo_labelled_datalist",
     "read_landmark_table",
     "read_landmarks",
+    "unlabelled_datalist",
     "write_landmark_table",
     "write_landmarks",
 ]

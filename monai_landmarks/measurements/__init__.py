@@ -14,13 +14,19 @@ from __future__ import annotations
 
 from .cobb import COBB_ANGLES, CobbCurves, cobb_angle_between, cobb_angles, cobb_curves
 from .cobb_uncertainty import cobb_uncertainty, sample_cobb_angles
+from .lower_limb import LOWER_LIMB_ANGLES, LOWER_LIMB_AXES, angle_errors, lower_limb_angles, lower_limb_axes
 
 __all__ = [
     "COBB_ANGLES",
+    "LOWER_LIMB_ANGLES",
+    "LOWER_LIMB_AXES",
     "CobbCurves",
+    "angle_errors",
     "cobb_angle_between",
     "cobb_angles",
     "cobb_curves",
     "cobb_uncertainty",
+    "lower_limb_angles",
+    "lower_limb_axes",
     "sample_cobb_angles",
 ]

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from .aasce import AASCE_PROTOCOLS, PHANTOM_SPINE_XRAY
+from .bmple import BMPLE_PROTOCOLS, PHANTOM_LOWER_LIMB
 from .chest_xray import CHEST_XRAY_PROTOCOLS, PHANTOM_CHEST_XRAY
 from .evaluate import evaluate
 from .hand_xray import HAND_XRAY_PROTOCOLS, PHANTOM_HAND_XRAY
@@ -24,6 +25,7 @@ from .spine import CSI2014_PROTOCOLS, NATIVE_MM_IDENTIFICATION, PHANTOM_IDENTIFI
 
 __all__ = [
     "AASCE_PROTOCOLS",
+    "BMPLE_PROTOCOLS",
     "CHEST_XRAY_PROTOCOLS",
     "CSI2014_PROTOCOLS",
     "HAND_XRAY_PROTOCOLS",
@@ -35,6 +37,7 @@ __all__ = [
     "PHANTOM_CHEST_XRAY",
     "PHANTOM_HAND_XRAY",
     "PHANTOM_IDENTIFICATION",
+    "PHANTOM_LOWER_LIMB",
     "PHANTOM_MM",
     "PHANTOM_SPINE_CT",
     "PHANTOM_SPINE_XRAY",

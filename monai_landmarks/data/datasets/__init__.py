@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from .aasce import AASCE_LANDMARKS, aasce_datalist, aasce_disordered_films, aasce_disorders, aasce_patient
+from .bmple import BMPLE_LANDMARKS, bmple_datalist
 from .chest_xray import CHEST_XRAY_EXCLUDED, CHEST_XRAY_LANDMARKS, chest_xray_datalist
 from .csi2014 import CSI2014_LANDMARKS, CSI2014_VERSE_LABELS, csi2014_datalist
 from .hand_mri import HAND_MRI_LANDMARKS, hand_mri_datalist
@@ -30,6 +31,7 @@ from .vertebrae import vertebra_name
 
 __all__ = [
     "AASCE_LANDMARKS",
+    "BMPLE_LANDMARKS",
     "CHEST_XRAY_EXCLUDED",
     "CHEST_XRAY_LANDMARKS",
     "CSI2014_LANDMARKS",
@@ -47,6 +49,7 @@ __all__ = [
     "aasce_disordered_films",
     "aasce_disorders",
     "aasce_patient",
+    "bmple_datalist",
     "chest_xray_datalist",
     "cross_validation_folds",
     "csi2014_datalist",

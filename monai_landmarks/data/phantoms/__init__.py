@@ -19,6 +19,7 @@ from .chest_xray import chest_xray_phantom, write_chest_xray_phantom
 from .fallback import dataset_or_phantom
 from .hand_mri import hand_mri_phantom, write_hand_mri_phantom
 from .hand_xray import hand_xray_phantom, write_hand_xray_phantom
+from .lower_limb_xray import lower_limb_phantom, write_lower_limb_phantom
 from .lumbar_mr import lumbar_mr_phantom, write_lumbar_mr_phantom
 from .mouse_skull_ct import mouse_skull_phantom, write_mouse_skull_phantom
 from .spine_ct import spine_ct_phantom, write_spine_ct_phantom
@@ -31,6 +32,7 @@ __all__ = [
     "hand_mri_phantom",
     "hand_xray_phantom",
     "is_phantom",
+    "lower_limb_phantom",
     "lumbar_mr_phantom",
     "mouse_skull_phantom",
     "spine_ct_phantom",
@@ -39,6 +41,7 @@ __all__ = [
     "write_chest_xray_phantom",
     "write_hand_mri_phantom",
     "write_hand_xray_phantom",
+    "write_lower_limb_phantom",
     "write_lumbar_mr_phantom",
     "write_mouse_skull_phantom",
     "write_spine_ct_phantom",
