@@ -28,6 +28,8 @@ from .identification import IdentificationRate
 from .image_fractions import ImageFractions
 from .landmark_csv_saver import LandmarkCSVSaver
 from .landmark_metrics_saver import LandmarkMetricsSaver
+from .measurement_errors import MeasurementErrors
+from .measurements_saver import MeasurementsSaver
 from .metrics import OutlierRate, RadialError, SuccessfulDetectionRate
 from .run_summary import RunSummary
 from .scores import lower_is_better, negative_metric
@@ -47,6 +49,8 @@ __all__ = [
     "LandmarkMetricsSaver",
     "LandmarkTensorBoardHandler",
     "LowestErrorCheckpoint",
+    "MeasurementErrors",
+    "MeasurementsSaver",
     "OutlierRate",
     "PostprocessingCalibration",
     "RadialError",

@@ -212,7 +212,10 @@ def explain_state(state: Mapping[str, Any], network: nn.Module, saved_as: str | 
             f"the checkpoint is of {kinds}, this network is a {type(unwrapped(network)).__name__} of other layers; "
             f"{'; '.join(parts)}. Build the network with the settings it was trained with."
         )
-    sizes = {k: (tuple(saved[k].shape), tuple(own[k].shape)) for k in own if saved[k].shape != own[k].shape}
+    # Of a buffer that takes the number of its rows from the file only the other axes must agree.
+    first = {k: int(k in getattr(unwrapped(network), "resized_on_load", ())) for k in own}
+    shapes = {k: (tuple(saved[k].shape[i:]), tuple(own[k].shape[i:])) for k, i in first.items()}
+    sizes = {k: (a, b) for k, (a, b) in shapes.items() if a != b}
     if not sizes:
         return None
     shown = "; ".join(f"{k}: {a} and {b}" for k, (a, b) in list(sizes.items())[:3])

@@ -139,17 +139,18 @@ class FinalCheckpoint:
         filename: str = "model.pt",
         landmark_names: Sequence[str] | None = None,
     ) -> None:
-        saver = AtomicSaver(save_dir, filename, landmark_names, _class_of(save_dict))
-        self._checkpoint = IgniteCheckpoint(dict(save_dict), saver, filename_prefix="final")
+        self.save_dict = dict(save_dict)
+        self.saver = AtomicSaver(save_dir, filename, landmark_names, _class_of(save_dict))
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer."""
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Save, if the engine's last epoch is over."""
+        """Save, if the engine has come to its last epoch."""
         if engine.state.epoch == engine.state.max_epochs:
-            self._checkpoint(engine)
+            # A new one each time: Ignite's remembers its last file and does not write a second one of the same epoch.
+            IgniteCheckpoint(self.save_dict, self.saver, filename_prefix="final")(engine)
 
 
 class TrainingCheckpoint:

@@ -14,13 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
-from ignite.engine import Events
 from monai.config import PathLike
-from monai.data import decollate_batch
 from monai.utils import ImageMetaKey, look_up_option
 
 from ..data import Landmarks, write_landmark_table
@@ -28,22 +25,17 @@ from ..geometry import LandmarkError
 from ..transforms.field_of_view import state_in_file, status_words
 from ..transforms.save import case_of
 from ..transforms.spatial import as_points
-
-if TYPE_CHECKING:
-    from ignite.engine import Engine
+from .case_table import CaseTableSaver
 
 __all__ = ["LandmarkCSVSaver"]
 
-T = TypeVar("T")
-
 
 class _Case(NamedTuple):
-    name: str
     source: str
     landmarks: Landmarks
 
 
-class LandmarkCSVSaver:
+class LandmarkCSVSaver(CaseTableSaver[_Case]):
     """Collect the landmarks of every case and write one CSV file when the epoch ends.
 
     Columns ``case, name, x, y[, z], status[, confidence]`` in world millimetres (RAS in 3D, the film plane in 2D), an
@@ -99,6 +91,7 @@ class LandmarkCSVSaver:
         save_rank: int = 0,
         state_key: str | None = None,
     ) -> None:
+        super().__init__(batch_transform, output_transform, save_rank)
         if isinstance(names, str) or len(set(names)) != len(tuple(names)):
             raise ValueError(f"names must be a sequence of different landmark names, got {names!r}.")
         self.path = Path(output_dir) / filename
@@ -110,45 +103,9 @@ class LandmarkCSVSaver:
         self.confidence_key = confidence_key
         self.case_key = case_key
         self.refer_key = refer_key
-        self.batch_transform = batch_transform
-        self.output_transform = output_transform
-        self.save_rank = save_rank
         self.state_key = state_key
-        self._cases: list[_Case] = []
 
-    def attach(self, engine: Engine) -> None:
-        """Follow the engine's epochs.
-
-        Args:
-            engine: an evaluator, or any engine whose output has the points.
-        """
-        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
-
-    def start(self, engine: Engine | None = None) -> None:
-        """Forget the cases of the epoch before.
-
-        Args:
-            engine: not used.
-        """
-        self._cases = []
-
-    def __call__(self, engine: Engine) -> None:
-        """Collect the cases of one iteration.
-
-        Args:
-            engine: with the batch and the output of the iteration.
-        """
-        batch = items_of(self.batch_transform(engine.state.batch))
-        output = items_of(self.output_transform(engine.state.output))
-        if len(batch) != len(output):
-            raise LandmarkError(
-                f"the batch has {len(batch)} items and the output {len(output)}: they must be the same cases."
-            )
-        self._cases.extend(self._case({**b, **o}) for b, o in zip(batch, output, strict=True))
-
-    def _case(self, item: Mapping[Any, Any]) -> _Case:
+    def _case(self, item: Mapping[Any, Any]) -> tuple[str, _Case]:
         for key in (self.points_key, self.confidence_key, self.state_key):
             if key is not None and key not in item:
                 raise LandmarkError(f"{key!r} is not in the engine's output, which has {sorted(map(str, item))}.")
@@ -158,7 +115,7 @@ class LandmarkCSVSaver:
         name, source = self._name(item)
         state = state_in_file(points, item.get(self.refer_key)) if self.state_key is None else item[self.state_key]
         status = status_words(points, state) if points.ndim == 2 else None
-        return _Case(name, source, Landmarks(points.numpy(), self.names, status, scores))
+        return name, _Case(source, Landmarks(points.numpy(), self.names, status, scores))
 
     def _name(self, item: Mapping[Any, Any]) -> tuple[str, str]:
         image = item.get(self.refer_key)
@@ -173,43 +130,13 @@ class LandmarkCSVSaver:
             )
         return case_of(image)
 
-    def write(self, engine: Engine | None = None) -> None:
-        """Gather the cases of all processes and write the file.
+    def _check_twins(self, name: str, one: _Case, other: _Case) -> None:
+        if one.source != other.source:
+            raise LandmarkError(
+                f"two images are called {name!r}: {one.source!r} and {other.source!r}. Give each case a name of its "
+                f"own under {self.case_key!r}."
+            )
 
-        Args:
-            engine: not used.
-        """
-        cases = gathered(self._cases)
-        unique: dict[str, _Case] = {}
-        for case in cases:
-            known = unique.setdefault(case.name, case)
-            if known.source != case.source:
-                raise LandmarkError(
-                    f"two images are called {case.name!r}: {known.source!r} and {case.source!r}. Give each case a name "
-                    f"of its own under {self.case_key!r}."
-                )
-        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-        if rank == self.save_rank:
-            table = {name: unique[name].landmarks for name in sorted(unique)}
-            write_landmark_table(table, self.path, layout=self.layout)
-
-
-def items_of(value: Any) -> list[Mapping[Any, Any]]:
-    """Return one dictionary per case from a decollated list or a collated dictionary."""
-    items = decollate_batch(dict(value)) if isinstance(value, Mapping) else value
-    if not isinstance(items, (list, tuple)) or not all(isinstance(item, Mapping) for item in items):
-        raise LandmarkError(
-            f"dictionaries are needed, one per case or collated, got {type(value).__name__}: give batch_transform and "
-            "output_transform."
-        )
-    return list(items)
-
-
-def gathered(cases: list[T]) -> list[T]:
-    """Return the cases of all processes."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return cases
-    # Objects, not tensors: a process may have no case at all, and then knows neither N nor D.
-    each: list[list[T]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(each, cases)
-    return [case for part in each for case in part]
+    def _write(self, cases: dict[str, _Case]) -> None:
+        table = {name: case.landmarks for name, case in cases.items()}
+        write_landmark_table(table, self.path, layout=self.layout)

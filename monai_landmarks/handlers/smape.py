@@ -13,21 +13,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from monai.handlers import IgniteMetricHandler
 
 from monai_landmarks.metrics import SMAPEMetric
 
+from .measurement_errors import MeasurementErrors
 from .metrics import as_it_is
-
-if TYPE_CHECKING:
-    from ignite.engine import Engine
 
 __all__ = ["SMAPE"]
 
 
-class SMAPE(IgniteMetricHandler):
+class SMAPE(MeasurementErrors):
     """Compute the SMAPE of an epoch's Cobb angles: see :func:`monai_landmarks.metrics.smape`. Smaller is better.
 
     Attached under the name ``cobb_smape`` it sets ``engine.state.metrics["cobb_smape"]``, in per cent, and
@@ -50,15 +45,7 @@ class SMAPE(IgniteMetricHandler):
         {'cobb_smape': 40.0, 'cobb_smape_missed': 0}
     """
 
-    def __init__(self, output_transform: Callable = as_it_is, save_details: bool = True) -> None:
-        self.metric = SMAPEMetric()
-        super().__init__(metric_fn=self.metric, output_transform=output_transform, save_details=save_details)
+    counted = "films"
 
-    def completed(self, engine: Engine, name: str) -> None:
-        """Record the error, and how many films have no predicted angle under the same name with ``_missed``."""
-        super().completed(engine, name)
-        missed = self.metric.num_missed
-        engine.state.metrics[f"{name}_missed"] = missed
-        if missed:
-            text = "%s: %d films have a landmark that was not predicted, and no angle; the mean does not include them."
-            engine.logger.warning(text, name, missed)
+    def __init__(self, output_transform: Callable = as_it_is, save_details: bool = True) -> None:
+        super().__init__(SMAPEMetric(), output_transform, save_details)

@@ -34,6 +34,7 @@ from .identification_summary import (
 )
 from .image_fractions import ImageFractionMetric
 from .label_shift import Confusion, LabelShift, confusions, detect_label_shifts
+from .measurement_error import MeasurementErrorMetric
 from .radial_error import RadialErrorMetric
 from .rates import OutlierRateMetric, SuccessfulDetectionRateMetric
 from .smape import SMAPEMetric, film_smape, fraction_mse, fraction_pearson, smape
@@ -53,6 +54,7 @@ __all__ = [
     "Interval",
     "LabelShift",
     "LandmarkMetric",
+    "MeasurementErrorMetric",
     "OutlierRateMetric",
     "RadialErrorMetric",
     "RadialErrorSummary",

@@ -18,8 +18,8 @@ import torch
 
 from monai_landmarks.geometry import LandmarkError, check_points, present
 
-from .base import LandmarkMetric
 from .functional import finite_mean, plain
+from .measurement_error import MeasurementErrorMetric
 
 __all__ = ["SMAPEMetric", "film_smape", "fraction_mse", "fraction_pearson", "smape"]
 
@@ -81,7 +81,7 @@ def smape(pred: Any, true: Any) -> torch.Tensor:
     return finite_mean(film_smape(pred, true).reshape(-1), 0)
 
 
-class SMAPEMetric(LandmarkMetric):
+class SMAPEMetric(MeasurementErrorMetric):
     """Accumulate the Cobb angles of films and give their SMAPE, see :func:`smape`.
 
     ``metric(y_pred, y)`` takes angles, not points: ``(B, K)`` or a list of ``(K,)``. The returned value and the buffer are
@@ -95,19 +95,10 @@ class SMAPEMetric(LandmarkMetric):
         (40.0, 0)
     """
 
-    higher_is_better = False
     unit: ClassVar[str] = "%"
 
-    def aggregate(self) -> torch.Tensor:
-        """Give the mean over all films since ``reset``, from all processes.
-
-        Returns:
-            float64 scalar, per cent; NaN without a film to score.
-
-        Raises:
-            ValueError: if nothing was added yet.
-        """
-        return finite_mean(self.table().reshape(-1), 0)
+    def __init__(self) -> None:
+        super().__init__(film_smape)
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> list[torch.Tensor]:
         if kwargs:
@@ -119,7 +110,7 @@ class SMAPEMetric(LandmarkMetric):
                 f"a batch of angles must have shape (B, K), got {tuple(y_pred.shape)}. Are these points? Measure them with "
                 "`measurements.cobb_angles` first; for one film pass `[angles]`."
             )
-        table = film_smape(y_pred, y).unsqueeze(-1)
+        table = self.error(y_pred, y).unsqueeze(-1)
         return [table, torch.full_like(table, torch.nan)]
 
 

@@ -73,6 +73,7 @@ from .intensity import (
 )
 from .io import LoadLandmarks, LoadLandmarksD, LoadLandmarksd, LoadLandmarksDict
 from .landmarks_follow import FollowReport, check_landmarks_follow
+from .measure import MeasureLandmarks, MeasureLandmarksD, MeasureLandmarksd, MeasureLandmarksDict
 from .presence import PresenceThreshold, PresenceThresholdD, PresenceThresholdd, PresenceThresholdDict
 from .save import SaveLandmarks, SaveLandmarksD, SaveLandmarksd, SaveLandmarksDict
 from .save_text import SaveText, SaveTextD, SaveTextd, SaveTextDict
@@ -171,6 +172,10 @@ __all__ = [
     "MatchPolarityD",
     "MatchPolarityDict",
     "MatchPolarityd",
+    "MeasureLandmarks",
+    "MeasureLandmarksD",
+    "MeasureLandmarksDict",
+    "MeasureLandmarksd",
     "PresenceThreshold",
     "PresenceThresholdD",
     "PresenceThresholdDict",

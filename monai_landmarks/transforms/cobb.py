@@ -12,22 +12,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
-import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Transform
-from monai.utils import TransformBackends
 
 from ..data.datasets.aasce import AASCE_LANDMARKS
 from ..measurements.cobb import cobb_angles, corner_places
-from .spatial import as_points, repeat_keys
+from .measure import MeasureLandmarks, MeasureLandmarksd
 
 __all__ = ["CobbAngles", "CobbAnglesD", "CobbAnglesDict", "CobbAnglesd"]
 
 
-class CobbAngles(Transform):
+class CobbAngles(MeasureLandmarks):
     """Measure the main, the proximal and the distal Cobb angle, by :func:`monai_landmarks.measurements.cobb_angles`.
 
     Args:
@@ -47,25 +44,16 @@ class CobbAngles(Transform):
         tensor([45.,  0.,  0.], dtype=torch.float64)
     """
 
-    backend = [TransformBackends.TORCH]
-
     def __init__(self, names: Sequence[str] = AASCE_LANDMARKS, film_height: float | None = None) -> None:
         self.names = tuple(names)
         corner_places(self.names)  # raises
         if film_height is not None and not film_height > 0:
             raise ValueError(f"`film_height` must be positive, or None where it is not known, got {film_height}.")
         self.film_height = film_height
-
-    def __call__(self, points: Any) -> torch.Tensor:
-        """Return the angles of ``points``, NaN where a corner is missing.
-
-        Args:
-            points: ``(..., N, 2)``.
-        """
-        return cobb_angles(as_points(points), self.names, self.film_height)
+        super().__init__(partial(cobb_angles, names=self.names, film_height=film_height))
 
 
-class CobbAnglesd(MapTransform):
+class CobbAnglesd(MeasureLandmarksd):
     """Measure the Cobb angles of the points under ``keys`` and put them under ``output_keys``.
 
     Dictionary version of :class:`CobbAngles`. Measure predicted and true points with the same names and height, then the
@@ -83,12 +71,11 @@ class CobbAnglesd(MapTransform):
 
     Example:
         >>> names = [f"{v}_{c}" for v in ("L4", "L5") for c in ("top_left", "top_right", "bottom_left", "bottom_right")]
+        >>> import torch
         >>> item = {"pred_points": torch.full((8, 2), torch.nan)}
         >>> CobbAnglesd("pred_points", "pred_angles", names)(item)["pred_angles"]
         tensor([nan, nan, nan])
     """
-
-    backend = CobbAngles.backend
 
     def __init__(
         self,
@@ -98,17 +85,7 @@ class CobbAnglesd(MapTransform):
         film_height: float | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.output_keys = repeat_keys(output_keys, self.keys, "output_keys")
-        if len(set(self.output_keys)) < len(self.keys):
-            raise ValueError(f"`output_keys` must be one for each of {list(self.keys)}, got {list(self.output_keys)}.")
-        self.measure = CobbAngles(names, film_height)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key, output_key in self.key_iterator(d, self.output_keys):
-            d[output_key] = self.measure(d[key])
-        return d
+        super().__init__(keys, output_keys, CobbAngles(names, film_height), allow_missing_keys)
 
 
 CobbAnglesD = CobbAnglesDict = CobbAnglesd

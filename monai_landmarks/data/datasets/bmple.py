@@ -254,7 +254,8 @@ def _check_pixels(meta: Path, pixels: np.ndarray, original: np.ndarray, stored: 
             f"{meta}: landmark {place} at ({x:g}, {y:g}) is not on the original film of {width:g} x {height:g} pixels (width"
             " x height). Points are x (right), then y (down), in pixels of the original film: are the axes exchanged?"
         )
-    if (original > 1.5 * stored).all() and (pixels[~np.isnan(pixels).any(axis=-1)] <= stored).all():
+    placed = pixels[~np.isnan(pixels).any(axis=-1)]
+    if len(placed) and (original > 1.5 * stored).all() and (placed <= stored).all():
         raise LandmarkError(
             f"{meta}: all points lie within {stored[0]} x {stored[1]}, the size of the stored film, while the original has "
             f"{original[0]:g} x {original[1]:g} pixels: they look like pixels of the stored film. Multiply them by original"

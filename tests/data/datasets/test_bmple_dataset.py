@@ -102,6 +102,12 @@ def test_other_points_and_missing_ones(make_set, tmp_path):
     np.testing.assert_allclose(entry["landmarks"][0], gt_of(3)[12] * (0.14, 0.15))
 
 
+def test_film_that_nobody_annotated(make_set, tmp_path):
+    make_set()
+    write_case(tmp_path / "test2", 12, gt=[None] * 26)
+    assert np.isnan(bmple_datalist(tmp_path, "test2")[0]["landmarks"]).all()
+
+
 def test_names():
     assert len(set(BMPLE_LANDMARKS)) == len(BMPLE_LANDMARKS) == 20
     assert BMPLE_LANDMARKS[0] == "right_femoral_head_center"
