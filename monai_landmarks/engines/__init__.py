@@ -17,15 +17,27 @@ from .dataset_mixing import draw_schedule, mixing_proportions
 from .multi_dataset_evaluator import MultiDatasetEvaluator
 from .multi_dataset_loader import MultiDatasetLoader
 from .multi_dataset_trainer import MultiDatasetTrainer
+from .patch_matching_trainer import PatchMatchingTrainer
+from .patch_sampling import PreparePatchMatchingBatch
 from .prepare_batch import PrepareDatasetBatch, PrepareLandmarkBatch
+from .template_choice import TemplateCandidate, choose_template, find_keypoints, suggest_template
+from .template_matching import load_matcher, prepare_template_matching
 
 __all__ = [
     "DatasetConfigs",
     "MultiDatasetEvaluator",
     "MultiDatasetLoader",
     "MultiDatasetTrainer",
+    "PatchMatchingTrainer",
     "PrepareDatasetBatch",
     "PrepareLandmarkBatch",
+    "PreparePatchMatchingBatch",
+    "TemplateCandidate",
+    "choose_template",
     "draw_schedule",
+    "find_keypoints",
+    "load_matcher",
     "mixing_proportions",
+    "prepare_template_matching",
+    "suggest_template",
 ]

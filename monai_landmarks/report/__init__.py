@@ -18,6 +18,7 @@ from .components import component_overlay
 from .curves import error_curve, per_landmark_boxplot
 from .html import CaseFigure, write_report
 from .overlays import landmark_overlay
+from .similarity_figures import figure_similarity_pyramid, figure_template_ranking
 
 __all__ = [
     "CaseFigure",
@@ -27,6 +28,8 @@ __all__ = [
     "error_summary",
     "figure_array",
     "figure_png",
+    "figure_similarity_pyramid",
+    "figure_template_ranking",
     "landmark_overlay",
     "per_landmark_boxplot",
     "save_figure",
