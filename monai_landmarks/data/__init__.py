@@ -18,7 +18,7 @@ from .files import atomic_write
 from .film_reader import FilmReader
 from .formats import read_landmark_table, read_landmarks, write_landmark_table, write_landmarks
 from .landmarks import Landmarks
-from .pseudo_labels import choose_labelled, pseudo_labelled_datalist, unlabelled_datalist
+from .pseudo_labels import choose_labelled, films_to_label, pseudo_labelled_datalist, unlabelled_datalist
 from .row_exchange import RowExchange, exchange_order
 from .sides import FlipPairs, PairEvidence, flip_permutation, has_sides, propose_flip_pairs
 
@@ -33,6 +33,7 @@ __all__ = [
     "choose_labelled",
     "datasets",
     "exchange_order",
+    "films_to_label",
     "flip_permutation",
     "has_sides",
     "phantoms",

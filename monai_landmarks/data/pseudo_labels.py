@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.utils import look_up_option
+from monai.utils import ensure_tuple, look_up_option
 
 from ..geometry import LandmarkError
 from .datasets.splits import seeded_order
 from .formats import read_landmarks
 from .landmarks import Landmarks, quoted
 
-__all__ = ["choose_labelled", "pseudo_labelled_datalist", "unlabelled_datalist"]
+__all__ = ["choose_labelled", "films_to_label", "pseudo_labelled_datalist", "unlabelled_datalist"]
 
 Entry = Mapping[str, Any]
 
@@ -50,7 +50,7 @@ def unlabelled_datalist(entries: Iterable[Entry], keep: Collection[str] = IMAGE_
     return [{key: value for key, value in entry.items() if key in keep} for entry in entries]
 
 
-def choose_labelled(entries: Sequence[Entry], count: int, first: Sequence[str] = (), seed: int = 0) -> list[str]:
+def choose_labelled(entries: Sequence[Entry], count: int, first: str | Sequence[str] = (), seed: int = 0) -> list[str]:
     """Choose the cases whose labels may be used: those named first, then others at random, always in the same order.
 
     More cases with the same seed hold all of the fewer ones, so that a curve over ``count`` adds annotations.
@@ -58,14 +58,14 @@ def choose_labelled(entries: Sequence[Entry], count: int, first: Sequence[str] =
     Args:
         entries: of a reader; only the names of the cases are looked at.
         count: number of cases; all that there are if there are fewer.
-        first: cases that come first, such as those of ``suggest_template``.
+        first: cases that come first, such as that of ``suggest_template``; one name or several.
         seed: of the others' order.
 
     Returns:
         names of the cases.
 
     Raises:
-        LandmarkError: for a name in ``first`` that no entry has, or ``count`` below 1.
+        LandmarkError: for a name in ``first`` that no entry has, or ``count`` below 1 or below the number of them.
 
     Example:
         >>> films = [{"case": f"{number:03d}"} for number in range(1, 6)]
@@ -73,13 +73,54 @@ def choose_labelled(entries: Sequence[Entry], count: int, first: Sequence[str] =
         (['004'], 5)
     """
     cases = [str(entry["case"]) for entry in entries]
-    unknown = [case for case in first if case not in cases]
-    if unknown or count < 1:
+    chosen = list(dict.fromkeys(map(str, ensure_tuple(first))))
+    unknown = [case for case in chosen if case not in cases]
+    if unknown:
         raise LandmarkError(
-            f"cases {quoted(unknown)} are not among the {len(cases)} films." if unknown else f"`count` is {count}."
+            f"cases {quoted(unknown)} are not among the {len(cases)} films, such as {quoted(cases[:3])}."
         )
-    rest = seeded_order([case for case in cases if case not in first], seed)
-    return [*first, *rest][:count]
+    if count < max(len(chosen), 1):
+        raise LandmarkError(
+            f"`count` is {count}: at least one film needs labels, and those of {quoted(chosen)} were asked for."
+            if chosen
+            else f"`count` is {count}: at least one film needs labels."
+        )
+    rest = seeded_order([case for case in cases if case not in chosen], seed)
+    return [*chosen, *rest][:count]
+
+
+def films_to_label(
+    entries: Iterable[Entry],
+    directory: str | os.PathLike[str],
+    names: Sequence[str],
+    labelled: Collection[str] = (),
+    spatial_dims: int = 2,
+) -> list[dict[str, Any]]:
+    """List the films whose landmarks are to be predicted: all but labelled ones and those that a person has corrected.
+
+    So a repeated prediction replaces its own files and no correction. A file counts as corrected if a landmark in it is no
+    longer "preview", lacks, or was set to missing though the file tells the confidence with which it had been found. To
+    have such a film predicted anew delete its file.
+
+    Args:
+        entries: of a reader.
+        directory: where pseudo-labels are, or will be: see :func:`pseudo_labelled_datalist`.
+        names: of the landmarks.
+        labelled: cases with true landmarks.
+        spatial_dims: of the images, 2 or 3.
+
+    Returns:
+        their dictionaries, as :func:`unlabelled_datalist` gives them.
+
+    Raises:
+        LandmarkError: for a file that cannot be read.
+
+    Example:
+        >>> films_to_label([{"image": "001.png", "case": "001"}], "/no/such/folder", ["sella"])
+        [{'image': '001.png', 'case': '001'}]
+    """
+    others = [entry for entry in unlabelled_datalist(entries) if str(entry["case"]) not in labelled]
+    return [entry for entry in others if not _is_corrected(_file_of(directory, entry), names, spatial_dims)]
 
 
 def pseudo_labelled_datalist(
@@ -117,11 +158,10 @@ def pseudo_labelled_datalist(
     """
     look_up_option(removed, ("raise", "missing"))
     entries = list(entries)
-    directory = Path(directory)
     absent = sorted(set(labelled) - {str(entry["case"]) for entry in entries})
     if absent:
         raise LandmarkError(f"labelled cases {quoted(absent)} are not among the {len(entries)} films.")
-    files = {case: directory / f"{case}.mrk.json" for case in (str(entry["case"]) for entry in entries)}
+    files = {str(entry["case"]): _file_of(directory, entry) for entry in entries}
     lost = [case for case, path in files.items() if case not in labelled and not path.is_file()]
     if lost:
         raise FileNotFoundError(
@@ -138,6 +178,22 @@ def pseudo_labelled_datalist(
         scores = np.where(np.isnan(points).any(axis=1), 0.0, scores)
         listed.append({**plain, "landmarks": points, "scores": scores.astype(np.float32)})
     return listed
+
+
+def _file_of(directory: str | os.PathLike[str], entry: Entry) -> Path:
+    return Path(directory) / f"{entry['case']}.mrk.json"
+
+
+def _is_corrected(path: Path, names: Sequence[str], spatial_dims: int) -> bool:
+    if not path.is_file():
+        return False
+    marks: Landmarks = read_landmarks(path, spatial_dims=spatial_dims)
+    found = np.zeros(len(marks.names)) if marks.confidence is None else np.nan_to_num(marks.confidence)
+    by_hand = [
+        word in ("defined", "outside") or (word != "preview" and score > 0)
+        for word, score in zip(marks.status, found, strict=True)
+    ]
+    return any(by_hand) or set(marks.names) != set(names)
 
 
 def _true_landmarks(entry: Entry, names: Sequence[str]) -> np.ndarray:
@@ -159,7 +215,7 @@ def _predicted_landmarks(
             "status to missing and keep it in the list, or say removed='missing'."
         )
     marks = marks.reorder(names, missing="nan", extra="raise")
-    confirmed = np.array([word != "preview" for word in marks.status])
+    confirmed = [word != "preview" for word in marks.status]
     scores = np.ones(len(names)) if marks.confidence is None else np.nan_to_num(marks.confidence, nan=1.0)
     scores = np.where(confirmed, 1.0, scores.clip(0, 1))
     return np.where((scores < min_score)[:, None], np.nan, marks.points), scores

@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_metadata, verify_net_in_out
+from PIL import Image
 
 from monai_landmarks.data import read_landmarks
 from monai_landmarks.data.datasets import ISBI2015_LANDMARKS, isbi2015_datalist
@@ -115,6 +116,24 @@ def test_prediction_needs_no_truth_and_gives_the_same_points(trained: Path) -> N
     one = read_landmarks(trained / "eval/quickstart/predictions/151.mrk.json", spatial_dims=2)
     two = read_landmarks(trained / "eval/quickstart/inference/predictions/151.mrk.json", spatial_dims=2)
     np.testing.assert_allclose(one.points, two.points, atol=0.05)
+
+
+@pytest.mark.parametrize("change", [lambda grey: grey.min() + grey.max() - grey, lambda grey: np.uint16(257) * grey])
+def test_inverted_and_deep_films_are_predicted_like_the_film(trained: Path, change: Callable, tmp_path: Path) -> None:
+    film = Path(isbi2015_datalist(trained / "phantom", "test1")[0]["image"])
+    (tmp_path / "films").mkdir()
+    with Image.open(film) as image:
+        grey = np.asarray(image)
+    for name, pixels in {"plain": grey, "changed": change(grey)}.items():
+        Image.fromarray(pixels).save(tmp_path / "films" / f"{name}.png")
+    workflow(
+        "inference", trained, dataset_dir=str(tmp_path / "films"), output_dir=str(tmp_path / "out"), pixel_size=0.8
+    ).run()
+    plain, changed = (
+        read_landmarks(tmp_path / "out" / "predictions" / f"{name}.mrk.json", spatial_dims=2)
+        for name in ("plain", "changed")
+    )
+    np.testing.assert_allclose(changed.points, plain.points, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["train", "inference"])

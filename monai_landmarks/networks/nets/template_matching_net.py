@@ -75,6 +75,7 @@ class TemplateMatchingNet(nn.Module):
     """
 
     anchors: torch.Tensor
+    resized_on_load = ("anchors",)
 
     def __init__(
         self,
@@ -196,6 +197,13 @@ class TemplateMatchingNet(nn.Module):
                 f"template {number} of shape {tuple(shape)} has landmarks outside: {which}. Points must be voxels of the "
                 "image given here, after its resizing; mark as missing (NaN) what the image does not show."
             )
+
+    def explain_mismatch(self, state_dict: Mapping[str, torch.Tensor]) -> str | None:
+        """Say why saved templates do not fit, or return None where they do."""
+        saved = state_dict.get("anchors")
+        if saved is None or saved.shape[2] == self.num_landmarks:
+            return None
+        return f"the checkpoint predicts {saved.shape[2]} landmarks, this network {self.num_landmarks}."
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         # Templates are data: the number of those saved replaces the number of those here.
