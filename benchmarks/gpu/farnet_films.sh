@@ -9,13 +9,15 @@ if [ "$pretrained" != False ] && [ "$pretrained" != True ]; then
     [ -f "$pretrained" ] || { echo "PRETRAINED: there is no file $pretrained" >&2; exit 1; }
     pretrained=$(realpath "$pretrained")
 fi
+# ImageNet weights belong to batch normalisation, which needs more than one film in a batch.
+norm=(); [ "$pretrained" = False ] || norm=(--norm batch --batch_size 4)
 here=$(realpath "$(dirname "${BASH_SOURCE[0]}")"); cd "$here/../.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 python3 "$here/environment.py" "$out/environment.json" "seed=$seed" "pretrained=$pretrained" "options=${*:5}"
 one() { # BUNDLE DATA OVERLAY options: train and score
     local configs=bundles/$1/configs name=$1
     local files="'$configs/train.json'${3:+,'$configs/methods/$3.json'}"
-    local common=(--dataset_dir "$2" --bundle_root "$out/$name" --seed "$seed" "${@:4}")
+    local common=(--dataset_dir "$2" --bundle_root "$out/$name" --seed "$seed" "${norm[@]}" "${@:4}")
     if [ ! -f "$out/$name.trained" ]; then
         python3 -W ignore -m monai.bundle run --config_file "[$files]" "${common[@]}" --pretrained "$pretrained" \
             --augment_on_device True --resume True >> "$out/$name.train.log" 2>&1

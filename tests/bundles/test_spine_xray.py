@@ -21,6 +21,7 @@ import pytest
 from bundle_runs import failure
 from film_bundle_runs import FilmRun, files, workflow
 from monai.bundle import ConfigParser
+from PIL import Image
 
 from monai_landmarks.data import read_landmark_table
 from monai_landmarks.data.datasets import AASCE_LANDMARKS
@@ -65,10 +66,13 @@ def test_every_film_bundle_has_the_method(bundle: str, method: str) -> None:
     assert parser.get_parsed_content("method") == method
     network, loss = parser["network_def"], parser.get_parsed_content("loss_def").loss
     assert (network["width"], network["encoder"], parser["pretrained"]) == (
-        0.25 if small else 1.0,
+        (0.25 if bundle == "spine_xray" else 0.5) if small else 1.0,
         "densenet121",
         False,
     )
+    # One film has no batch statistics that evaluation could use.
+    assert network.get("norm", "batch") == ("batch" if small else "@norm")
+    assert small or parser["norm"] == "group"
     assert (parser["batch_size"], loss.alpha, parser["sigma"]) == (4 if small else 1, 40.0, 4.0 if small else 10.0)
     assert parser["lr_scheduler#_target_"].endswith("OneCycleLR" if small else "MultiStepLR")
 
@@ -89,6 +93,16 @@ def test_angles_are_those_of_the_corners(finished_films: Finished) -> None:
     info = json.loads((run.out / "metrics.json").read_text())["info"]
     assert info["cobb_smape_missed"] == np.isnan(errors).sum()
     assert info["cobb_smape"] == pytest.approx(np.nanmean(errors), abs=0.01)
+    # FARNet's table 3: each film's x by its width, y by its height.
+    found, true = [], []
+    for case, entry in run.cases.items():
+        with Image.open(entry["image"]) as film:
+            size = np.array([1000 * film.width / film.height, 1000])
+        found.append(points[case].points / size)
+        true.append(entry["landmarks"] / size)
+    difference = np.subtract(found, true)
+    assert info["fraction_mse"] == pytest.approx((difference**2).mean(), rel=1e-3)
+    assert info["fraction_pearson"] == pytest.approx(np.corrcoef(np.ravel(found), np.ravel(true))[0, 1], abs=1e-4)
 
 
 def test_prediction_gives_angles_without_truth(finished_films: Finished) -> None:
