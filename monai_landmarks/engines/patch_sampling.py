@@ -225,7 +225,8 @@ def draw_points(random: Any, maps: SpatialMap, image_shape: Sequence[int], count
     step = start + drawn * (size - 1 - 2 * start) - middle
     seen = maps.to_input(middle)
     moved = maps.to_input(middle + step) - seen
-    room = torch.where(moved > 0, last - seen, seen)
+    # Rounding may put a middle on the outermost voxel a little beyond it.
+    room = torch.where(moved > 0, last - seen, seen).clamp(min=0)
     # 0 / 0 of a step that stays where it is leaves NaN, which fmin passes over.
     part = torch.fmin(room / moved.abs(), torch.ones_like(room)).amin(dim=-1, keepdim=True)
     return middle + part * step
