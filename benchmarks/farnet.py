@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import prod
@@ -30,7 +29,7 @@ from monai_landmarks.networks.blocks import build_encoder, feature_maps
 
 from .losses import weighted_center
 from .targets import FLOAT_BYTES, SIGMA, dense_gaussians, random_points
-from .timing import Case, Run
+from .timing import Case, Run, processor_seconds
 
 __all__ = ["TITLE", "cases"]
 
@@ -154,20 +153,13 @@ def costs(name: str, setup: Setup, training: bool, device: str) -> Mapping[str, 
     run = make(name, setup, training, device)
     run()
     if device == "cpu":
-        found["processor s"] = min(_processor_seconds(run) for _ in range(1 if setup.heavy else 3))
+        found["processor s"] = min(processor_seconds(run) for _ in range(1 if setup.heavy else 3))
     else:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
         found["peak GPU MB"] = (torch.cuda.max_memory_allocated() - before) / 1e6
     return found
-
-
-def _processor_seconds(run: Run) -> float:
-    """Time of all threads; unlike the wall's clock, it leaves out what other programs took."""
-    start = time.process_time()
-    run()
-    return time.process_time() - start
 
 
 def _network_rows(setup: Setup) -> list[Case]:

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -24,7 +23,7 @@ from monai_landmarks.losses import HeatmapBCELoss
 from monai_landmarks.networks import GU2Net, UniversalUNet
 
 from .targets import FLOAT_BYTES, random_points
-from .timing import Case, Run
+from .timing import Case, Run, processor_seconds
 
 __all__ = ["TITLE", "cases"]
 
@@ -110,20 +109,13 @@ def costs(name: str, setup: Setup, device: str) -> Mapping[str, float]:
     found = {"parameters": whole, "shared": shared, "per data set": (whole - shared) / len(DATASETS)}
     found["state MB"] = state / 1e6
     if device == "cpu":
-        found["processor s"] = min(_processor_seconds(run) for _ in range(3))
+        found["processor s"] = min(processor_seconds(run) for _ in range(3))
     else:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
         found["peak GPU MB"] = (torch.cuda.max_memory_allocated() - before) / 1e6
     return found
-
-
-def _processor_seconds(run: Run) -> float:
-    """Time of all threads; unlike the wall's clock, it leaves out what other programs took."""
-    start = time.process_time()
-    run()
-    return time.process_time() - start
 
 
 def _group(setup: Setup) -> list[Case]:

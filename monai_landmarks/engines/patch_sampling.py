@@ -18,14 +18,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
 from monai.engines import PrepareBatch
 from monai.transforms import Randomizable
 from monai.utils import get_seed, look_up_option
 
-from ..geometry import LandmarkError, SpatialMap, affine_nd, plain_tensor, resample, voxel_sizes
+from ..geometry import LandmarkError, SpatialMap, plain_tensor, resample
 from ..geometry.resample import MODES
 from ..geometry.windows import window_size
+from ..transforms.spatial_augmentation.batched import batch_voxel_sizes
 from ..transforms.spatial_augmentation.ranges import Range, SpatialRanges
 
 __all__ = ["PreparePatchMatchingBatch", "draw_points", "jitter_colors", "place_patches"]
@@ -125,7 +125,7 @@ class PreparePatchMatchingBatch(PrepareBatch, Randomizable):
         given = self._image_of(batchdata)
         shape = tuple(int(n) for n in given.shape[2:])
         size = _patch_size(self.patch_size, shape)
-        turned = replace(self.ranges, spatial_size=size).draw(self.R, len(given), shape, _voxel_sizes(given)).maps
+        turned = replace(self.ranges, spatial_size=size).draw(self.R, len(given), shape, batch_voxel_sizes(given)).maps
         maps = place_patches(self.R, turned, shape)
         patch_points = draw_points(self.R, maps, shape, self.points_per_patch, self.margin)
         factors = 1 + torch.as_tensor(self.R.uniform(-1, 1, (len(given), 2)) * (self.brightness, self.contrast))
@@ -271,11 +271,3 @@ def _patch_size(wanted: int | Sequence[int] | None, shape: tuple[int, ...]) -> t
             "sizes are in the order of the image tensor's axes."
         )
     return size
-
-
-def _voxel_sizes(image: torch.Tensor) -> torch.Tensor:
-    dims = image.ndim - 2
-    if not isinstance(image, MetaTensor):
-        return torch.ones(len(image), dims, dtype=torch.float64)
-    affine = image.affine if image.affine.ndim == 3 else image.affine.expand(len(image), -1, -1)
-    return torch.stack([voxel_sizes(affine_nd(a, dims)) for a in affine])

@@ -93,6 +93,26 @@ class PretrainedReport:
         return "\n".join(lines)
 
 
+def encoder_weights(encoder: str | nn.Module, pretrained: bool | str) -> str | None:
+    """Say where the weights of an encoder come from, by the arguments that networks take.
+
+    Args:
+        encoder: a name, or a module.
+        pretrained: a file or address, True for the public one of the encoder's name, False for none.
+
+    Returns:
+        what :func:`load_pretrained` takes, None for none.
+
+    Raises:
+        ValueError: if the name is asked for and the encoder is a module.
+    """
+    if pretrained is not True:
+        return pretrained or None
+    if not isinstance(encoder, str):
+        raise ValueError("`pretrained=True` needs an encoder's name; load weights into the module you give instead.")
+    return encoder
+
+
 def load_pretrained(network: nn.Module, source: str | Path, strict: bool = True) -> PretrainedReport:
     """Load a public checkpoint into a network, name by name, and say what became of every entry.
 

@@ -236,6 +236,13 @@ def build_encoder(
     return encoder
 
 
+def as_encoder(
+    encoder: str | nn.Module, spatial_dims: int, in_channels: int, width: float = 1.0, norm: tuple | str = "batch"
+) -> nn.Module:
+    """Build an encoder that is given by name, and take a module as it is; arguments as :func:`build_encoder`."""
+    return build_encoder(encoder, spatial_dims, in_channels, width, norm) if isinstance(encoder, str) else encoder
+
+
 def feature_maps(encoder: nn.Module, spatial_dims: int, in_channels: int) -> dict[int, tuple[int, int]]:
     """Find what an encoder gives, by its shapes alone: nothing is computed and the encoder stays as it is.
 

@@ -16,15 +16,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from monai.networks.blocks import Convolution
 from monai.networks.layers.factories import Conv
 from torch import nn
 from torch.nn import functional as F
 
 from ..blocks import crop_to, pad_to_multiple
-from ..blocks.encoders import STRIDES, build_encoder, feature_maps, scaled
-from ..blocks.normalization import norm_of
-from ..pretrained import load_pretrained
+from ..blocks.convolution import conv_norm_relu
+from ..blocks.encoders import STRIDES, as_encoder, feature_maps, scaled
+from ..pretrained import encoder_weights, load_pretrained
 from .spatial_configuration_net import LINEAR_MODES
 
 __all__ = ["CoarseToFine", "FARNet"]
@@ -59,7 +58,7 @@ class Aggregation(nn.Module):
         c1, c2, c3, c4, c5 = in_channels
         w64, w128, w256, w512, w1024, w2048 = (scaled(64 * 2**i, width) for i in range(6))
 
-        def layer(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> Convolution:
+        def layer(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> nn.Module:
             return conv_norm_relu(spatial_dims, inputs, outputs, kernel, stride, norm)
 
         self.mode = LINEAR_MODES[spatial_dims]
@@ -166,14 +165,8 @@ class FARNet(nn.Module):
         for name, value in {"in_channels": in_channels, "num_landmarks": num_landmarks}.items():
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
-        if pretrained is True and not isinstance(encoder, str):
-            raise ValueError(
-                "`pretrained=True` needs an encoder's name; load weights into the module you give instead."
-            )
-        if isinstance(encoder, str):
-            self.encoder = build_encoder(encoder, spatial_dims, in_channels, width, norm)
-        else:
-            self.encoder = encoder
+        weights = encoder_weights(encoder, pretrained)
+        self.encoder = as_encoder(encoder, spatial_dims, in_channels, width, norm)
         maps = feature_maps(self.encoder, spatial_dims, in_channels)
         self.positions = [maps[stride][0] for stride in STRIDES]
         self.aggregation = Aggregation(spatial_dims, [maps[stride][1] for stride in STRIDES], width, norm)
@@ -186,9 +179,7 @@ class FARNet(nn.Module):
             self.image_layer = conv_norm_relu(spatial_dims, in_channels, full, image_kernel_size, norm=norm)
         if refine:
             self.fine_head = heatmap_head(spatial_dims, features + full + num_landmarks, num_landmarks)
-        self.pretrained_report = None
-        if pretrained:
-            self.pretrained_report = load_pretrained(self, str(encoder) if pretrained is True else pretrained)
+        self.pretrained_report = load_pretrained(self, weights) if weights else None
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | CoarseToFine:
         padded = pad_to_multiple(image, STRIDES[-1])
@@ -204,14 +195,6 @@ class FARNet(nn.Module):
             return fine
         half = image[(slice(None), slice(None), *[slice(None, None, 2)] * (image.dim() - 2))]
         return CoarseToFine(crop_to(coarse, half), fine)
-
-
-def conv_norm_relu(
-    dims: int, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, norm: tuple | str = "batch"
-) -> Convolution:
-    """Convolve (with bias, as the public code does), normalise, rectify."""
-    norm = norm_of(norm, outputs)
-    return Convolution(dims, inputs, outputs, stride, kernel, adn_ordering="NA", act="relu", norm=norm)
 
 
 def heatmap_head(dims: int, inputs: int, num_landmarks: int) -> nn.Sequential:

@@ -22,11 +22,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..blocks import pad_to_multiple
-from ..blocks.encoders import STRIDES, build_encoder, feature_maps, scaled
+from ..blocks.convolution import conv_norm_relu
+from ..blocks.encoders import STRIDES, as_encoder, feature_maps, scaled
 from ..blocks.normalization import norm_of
 from ..blocks.similarity import cosine_similarity, sample_cells
-from ..pretrained import PretrainedReport, load_pretrained
-from .farnet import conv_norm_relu
+from ..pretrained import encoder_weights, load_pretrained
 from .spatial_configuration_net import LINEAR_MODES
 
 __all__ = ["EmbeddingPyramid", "PatchMatchingNet", "ReceptiveBlock"]
@@ -123,10 +123,7 @@ class EmbeddingPyramid(nn.Module):
         for name, value in {"in_channels": in_channels, "embedding": embedding}.items():
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
-        if isinstance(encoder, str):
-            self.encoder = build_encoder(encoder, spatial_dims, in_channels, width, norm)
-        else:
-            self.encoder = encoder
+        self.encoder = as_encoder(encoder, spatial_dims, in_channels, width, norm)
         maps = feature_maps(self.encoder, spatial_dims, in_channels)
         self.positions, (deepest, *skips) = zip(*(maps[stride] for stride in reversed(STRIDES)), strict=True)
         widths = [deepest, *(scaled(channels, width) for channels in (256, 128, 64, 128))]
@@ -219,18 +216,12 @@ class PatchMatchingNet(nn.Module):
         receptive_blocks: bool = False,
     ) -> None:
         super().__init__()
-        if pretrained is True and not isinstance(encoder, str):
-            raise ValueError(
-                "`pretrained=True` needs an encoder's name; load weights into the module you give instead."
-            )
+        weights = encoder_weights(encoder, pretrained)
         self.spatial_dims, self.embedding, self.shared = spatial_dims, embedding, shared
         self.image_pyramid = EmbeddingPyramid(
             spatial_dims, in_channels, encoder, width, embedding, norm, receptive_blocks
         )
-        self.pretrained_report: PretrainedReport | None = None
-        if pretrained:
-            source = str(encoder) if pretrained is True else pretrained
-            self.pretrained_report = load_pretrained(self.image_pyramid, source)
+        self.pretrained_report = load_pretrained(self.image_pyramid, weights) if weights else None
         self.patch_pyramid = None if shared else copy.deepcopy(self.image_pyramid)
 
     def embed(self, image: torch.Tensor) -> list[torch.Tensor]:

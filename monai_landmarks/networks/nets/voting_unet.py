@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from ...heatmaps.voting import check_radius, vote_heatmaps
 from ..blocks import crop_to, pad_to_multiple
-from ..blocks.encoders import STRIDES, build_encoder, feature_maps, scaled
-from ..pretrained import load_pretrained
-from .farnet import conv_norm_relu
+from ..blocks.convolution import conv_norm_relu
+from ..blocks.encoders import STRIDES, as_encoder, feature_maps, scaled
+from ..pretrained import encoder_weights, load_pretrained
 from .spatial_configuration_net import LINEAR_MODES
 
 __all__ = ["VotingUNet"]
@@ -103,17 +103,11 @@ class VotingUNet(nn.Module):
         for name, value in {"in_channels": in_channels, "num_landmarks": num_landmarks}.items():
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
-        if pretrained is True and not isinstance(encoder, str):
-            raise ValueError(
-                "`pretrained=True` needs an encoder's name; load weights into the module you give instead."
-            )
+        weights = encoder_weights(encoder, pretrained)
         check_radius(radius)
         self.radius, self.voting = float(radius), dict(voting or {})
         vote_heatmaps(torch.zeros(1, 1 + spatial_dims, *[1] * spatial_dims), self.radius, **self.voting)  # refuse now
-        if isinstance(encoder, str):
-            self.encoder = build_encoder(encoder, spatial_dims, in_channels, width, norm)
-        else:
-            self.encoder = encoder
+        self.encoder = as_encoder(encoder, spatial_dims, in_channels, width, norm)
         self.mode = LINEAR_MODES[spatial_dims]
         found = feature_maps(self.encoder, spatial_dims, in_channels)
         self.positions = [found[stride][0] if stride in found else None for stride in (*reversed(STRIDES), 1)]
@@ -125,9 +119,7 @@ class VotingUNet(nn.Module):
             inputs = channels
         self.decoder = nn.ModuleList(blocks)
         self.head = Conv[Conv.CONV, spatial_dims](inputs, (1 + spatial_dims) * num_landmarks, 1)
-        self.pretrained_report = None
-        if pretrained:
-            self.pretrained_report = load_pretrained(self, str(encoder) if pretrained is True else pretrained)
+        self.pretrained_report = load_pretrained(self, weights) if weights else None
 
     def maps(self, image: torch.Tensor) -> torch.Tensor:
         """Give logits and offsets ``(B, (1 + D) * N, *S)`` in either mode, for a loss in validation or a figure."""

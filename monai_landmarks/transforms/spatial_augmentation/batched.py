@@ -114,7 +114,7 @@ class BatchedSpatialAugmentation(Randomizable):
         dims = images.ndim - 2
         if dims not in (2, 3):
             raise LandmarkError(f"a batch (B, C, *S) of 2D or 3D images is needed, got shape {tuple(images.shape)}.")
-        sizes = self._sizes(images, dims) if sizes is None else sizes.double().cpu()
+        sizes = batch_voxel_sizes(images) if sizes is None else sizes.double().cpu()
         drawn = self.ranges.draw(self.R, len(images), images.shape[2:], sizes)
         voxels = plain_tensor(images)
         if self.antialias and self.mode != "nearest":
@@ -135,13 +135,6 @@ class BatchedSpatialAugmentation(Randomizable):
         """Nothing is kept between calls: each draws its own maps."""
 
     @staticmethod
-    def _sizes(images: torch.Tensor, dims: int) -> torch.Tensor:
-        if not isinstance(images, MetaTensor):
-            return torch.ones(len(images), dims, dtype=torch.float64)
-        affine = images.affine if images.affine.ndim == 3 else images.affine.expand(len(images), -1, -1)
-        return torch.stack([voxel_sizes(affine_nd(a, dims)) for a in affine])
-
-    @staticmethod
     def _smoothed(voxels: torch.Tensor, pixdim: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
         ratio = pixdim / sizes
         if not torch.allclose(ratio, ratio[:1].expand_as(ratio), rtol=1e-3):
@@ -151,3 +144,12 @@ class BatchedSpatialAugmentation(Randomizable):
             )
         identity = torch.eye(pixdim.shape[1] + 1, dtype=torch.float64)
         return smooth(voxels, antialiasing_width(shrinkage(identity, pixdim[0], sizes[0])))
+
+
+def batch_voxel_sizes(images: torch.Tensor) -> torch.Tensor:
+    """Give the voxel sizes ``(B, D)`` of images ``(B, C, *S)`` by their affines, 1 where they carry none."""
+    dims = images.ndim - 2
+    if not isinstance(images, MetaTensor):
+        return torch.ones(len(images), dims, dtype=torch.float64)
+    affine = images.affine if images.affine.ndim == 3 else images.affine.expand(len(images), -1, -1)
+    return torch.stack([voxel_sizes(affine_nd(a, dims)) for a in affine])
