@@ -54,15 +54,21 @@ def given(shape, channels: int = 4, **options) -> TemplateMatchingNet:
     return TemplateMatchingNet(GivenMaps(maps), **options)
 
 
-def enlarged(cells: np.ndarray, stride: int, shape) -> np.ndarray:
-    """Read a map of cells at every voxel; the centre of cell c lies at (c + 0.5) * stride - 0.5."""
-    grid = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"))
+def enlarged(cells: np.ndarray, stride: int, shape, point=None) -> np.ndarray:
+    """Read a map of cells at every voxel; the centre of cell c lies at (c + 0.5) * stride - 0.5.
+
+    Given the point, the map is moved as the point lies from its cell's centre.
+    """
+    grid = np.stack(np.meshgrid(*(np.arange(n, dtype=float) for n in shape), indexing="ij"))
+    for axis, where in enumerate(point or []):
+        grid[axis] -= where - (((where + 0.5) // stride + 0.5) * stride - 0.5)
     return map_coordinates(cells.astype(float), (grid + 0.5) / stride - 0.5, order=1, mode="nearest")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_heatmap_is_the_product_of_the_clipped_maps_enlarged_half_pixel_aligned(shape) -> None:
-    net = given(shape, num_landmarks=2)
+@pytest.mark.parametrize("in_cell", [False, True])
+def test_heatmap_is_the_product_of_the_clipped_maps_enlarged_half_pixel_aligned(shape, in_cell) -> None:
+    net = given(shape, num_landmarks=2, in_cell=in_cell)
     points = torch.tensor([[30.0, 20.4, 11.0], [7.0, 40.0, 36.4]])[:, : len(shape)]
     image = torch.zeros(1, 1, *shape)
     net.set_templates(image, points[None])
@@ -72,14 +78,14 @@ def test_heatmap_is_the_product_of_the_clipped_maps_enlarged_half_pixel_aligned(
         for x, stride in zip(net.matcher.maps, STRIDES, strict=True):
             anchor = x[(0, slice(None), *(int((p + 0.5) // stride) for p in point))]
             cosine = torch.nn.functional.cosine_similarity(x[0].flatten(1).T, anchor[None]).reshape(x.shape[2:])
-            product *= enlarged(cosine.clamp(0, 1).numpy(), stride, shape)
+            product *= enlarged(cosine.clamp(0, 1).numpy(), stride, shape, point if in_cell else None)
         np.testing.assert_allclose(found[number], product, atol=2e-5)
 
 
 @pytest.mark.parametrize("window", [3, 4])
 def test_cascade_looks_only_around_the_highest_voxel_of_the_coarser_product(window) -> None:
     shape = (75, 50)
-    net = given(shape, num_landmarks=1, cascade=True, cascade_window=window)
+    net = given(shape, num_landmarks=1, cascade=True, cascade_window=window, in_cell=False)
     image = torch.zeros(1, 1, *shape)
     net.set_templates(image, torch.tensor([[[30.0, 20.4]]]))
     product = np.ones(shape)
@@ -92,7 +98,7 @@ def test_cascade_looks_only_around_the_highest_voxel_of_the_coarser_product(wind
                     x[cell] = 0
         product *= enlarged(x, stride, shape)
     np.testing.assert_allclose(net(image)[0, 0].numpy(), product, atol=2e-5)
-    plain = given(shape, num_landmarks=1)
+    plain = given(shape, num_landmarks=1, in_cell=False)
     plain.anchors = net.anchors
     assert (net(image) > 0).sum() < (plain(image) > 0).sum()
 
@@ -114,8 +120,9 @@ def test_landmark_of_a_template_is_found_at_itself(shape) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("cascade", [False, True])
-def test_highest_voxel_lies_in_the_finest_cell_of_the_landmark(shape, cascade) -> None:
-    net = given(shape, channels=64, num_landmarks=3, cascade=cascade)
+@pytest.mark.parametrize("in_cell", [False, True])
+def test_highest_voxel_lies_at_the_landmark_or_in_its_finest_cell(shape, cascade, in_cell) -> None:
+    net = given(shape, channels=64, num_landmarks=3, cascade=cascade, in_cell=in_cell)
     points = torch.tensor([[[20.0, 30.4, 17.0], [3.6, 11.0, 36.0], [31.5, 31.5, 32.0]]])[..., : len(shape)]
     net.set_templates(torch.zeros(1, 1, *shape), points)
     heatmaps = net(torch.zeros(1, 1, *shape))
@@ -123,7 +130,10 @@ def test_highest_voxel_lies_in_the_finest_cell_of_the_landmark(shape, cascade) -
     assert 0 <= heatmaps.min() < heatmaps.max() <= 1
     for number, point in enumerate(points[0]):
         voxel = torch.stack(torch.unravel_index(heatmaps[0, number].argmax(), shape))
-        assert torch.equal(voxel // 2, ((point + 0.5) / 2).long())
+        if in_cell:
+            assert (voxel - point).abs().max() < 1
+        else:
+            assert torch.equal(voxel // 2, ((point + 0.5) / 2).long())
 
 
 def test_missing_landmark_has_an_empty_map_and_another_template_finds_it() -> None:
@@ -150,6 +160,7 @@ def test_average_compares_with_the_mean_direction_and_best_with_the_best() -> No
     query = torch.rand(2, 1, 50, 64)
     torch.testing.assert_close(net(query), torch.maximum(*(one(query) for one in each)))
     net.combine = "average"
+    each[0].places = (each[0].places + each[1].places) / 2
     unit = [torch.nn.functional.normalize(one.anchors, dim=-1) for one in each]
     each[0].anchors = 5 * (unit[0] + unit[1])
     torch.testing.assert_close(net(query), each[0](query))

@@ -48,6 +48,11 @@ class TemplateMatchingNet(nn.Module):
     coarser ones, which is where its training has looked. The released code enlarges with ``align_corners=True``, which
     moves each level by up to half a cell, most at the borders, and stretches the product from 0 to 1: no score is left.
 
+    A cell that resembles the landmark's cell shows where the *middle* of that cell has gone, while the landmark lies up to
+    half a cell beside it: 16 voxels on the coarsest level. With ``in_cell`` each level's map is moved by that distance
+    before the product, so that in the template itself all levels have their maximum at the landmark and not at the middles
+    of five different cells. Paper and released code do not have this.
+
     Args:
         matcher: a :class:`PatchMatchingNet`.
         num_landmarks: ``N``.
@@ -57,6 +62,7 @@ class TemplateMatchingNet(nn.Module):
         template_extractor: that embeds the templates: ``"patch"`` is the paper's E_p, ``"image"`` is E_r.
         cascade: whether finer levels look only where the coarser ones have their maximum.
         cascade_window: cells on each axis of that window, the paper's window in training.
+        in_cell: whether the place of a landmark in its cell counts, as above; of averaged templates the mean place.
 
     Shapes: image ``(B, C, *S)``, for any ``S`` -> heatmaps ``(B, N, *S)`` from 0 to 1. A landmark that is missing in every
     template has a map of zeros.
@@ -75,7 +81,8 @@ class TemplateMatchingNet(nn.Module):
     """
 
     anchors: torch.Tensor
-    resized_on_load = ("anchors",)
+    places: torch.Tensor
+    resized_on_load = ("anchors", "places")
 
     def __init__(
         self,
@@ -85,6 +92,7 @@ class TemplateMatchingNet(nn.Module):
         template_extractor: str = "patch",
         cascade: bool = False,
         cascade_window: int = 19,
+        in_cell: bool = True,
     ) -> None:
         super().__init__()
         if num_landmarks < 1:
@@ -94,8 +102,10 @@ class TemplateMatchingNet(nn.Module):
         self.matcher, self.num_landmarks = matcher, num_landmarks
         self.combine = look_up_option(combine, {"average", "best"})
         self.template_extractor = look_up_option(template_extractor, {"patch", "image"})
-        self.cascade, self.cascade_window = cascade, cascade_window
-        self.register_buffer("anchors", torch.empty(0, len(matcher.strides), num_landmarks, matcher.embedding))
+        self.cascade, self.cascade_window, self.in_cell = cascade, cascade_window, in_cell
+        levels = len(matcher.strides)
+        self.register_buffer("anchors", torch.empty(0, levels, num_landmarks, matcher.embedding))
+        self.register_buffer("places", torch.empty(0, levels, num_landmarks, matcher.spatial_dims))
 
     @torch.no_grad()
     def set_templates(
@@ -106,8 +116,9 @@ class TemplateMatchingNet(nn.Module):
     ) -> None:
         """Read the anchor features of all landmarks from annotated images; they replace those of earlier templates.
 
-        Kept as the buffer ``anchors``, ``(T, levels, N, embedding)`` with NaN for missing landmarks, so that a state
-        dictionary saves and loads them, whatever ``T`` the network had.
+        Kept as the buffers ``anchors``, ``(T, levels, N, embedding)``, and ``places``, ``(T, levels, N, D)`` in cells from
+        the middle of the landmark's cell, both NaN for missing landmarks, so that a state dictionary saves and loads them,
+        whatever ``T`` the network had.
 
         Args:
             images: ``(T, C, *S)``, or ``T`` images ``(C, *S)`` of any sizes, prepared as those to be searched.
@@ -123,7 +134,7 @@ class TemplateMatchingNet(nn.Module):
                 f"there must be one set of points for each template: {len(images)} images, {len(points)} sets."
             )
         labels = self._labels(len(images), names)
-        anchors = []
+        anchors, places = [], []
         embed = self.matcher.embed_patch if self.template_extractor == "patch" else self.matcher.embed
         with eval_mode(self):
             for number, (image, where) in enumerate(zip(images, points, strict=True)):
@@ -132,17 +143,28 @@ class TemplateMatchingNet(nn.Module):
                 self._check(number, where, image.shape[1:], labels)
                 levels = zip(embed(image[None]), self.matcher.strides, strict=True)
                 anchors.append(torch.cat([sample_cells(x, where[None], stride) for x, stride in levels]))
+                places.append(torch.stack([place_in_cell(where, stride) for stride in self.matcher.strides]))
         self.anchors = torch.stack(anchors).to(self.anchors)
+        self.places = torch.stack(places).to(self.places)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        mode = LINEAR_MODES[self.matcher.spatial_dims]
         heatmaps = image.new_ones(())
         for level, (x, stride) in enumerate(zip(self._clipped(image), self.matcher.strides, strict=True)):
             if self.cascade and level:
                 x = keep_window(x, highest_voxel(heatmaps), stride, self.cascade_window)
-            x = F.interpolate(x, scale_factor=float(stride), mode=mode, align_corners=False)
-            heatmaps = heatmaps * crop_to(x, image)
+            heatmaps = heatmaps * self._enlarge(x, level, image.shape[2:])
         return self._best(heatmaps)
+
+    def _enlarge(self, maps: torch.Tensor, level: int, shape: Sequence[int]) -> torch.Tensor:
+        """Bring the maps of a level to the size of the image, moved by the landmarks' places in their cells."""
+        stride = self.matcher.strides[level]
+        if not self.in_cell:
+            mode = LINEAR_MODES[self.matcher.spatial_dims]
+            enlarged = F.interpolate(maps, scale_factor=float(stride), mode=mode, align_corners=False)
+            return crop_to(enlarged, maps.new_empty(1, 1, *shape))
+        places = self.places[:, level]
+        places = places.nanmean(dim=0) if self.combine == "average" else places.flatten(0, 1)
+        return enlarge_shifted(maps, stride, shape, places.nan_to_num().to(maps))
 
     def similarities(self, image: torch.Tensor) -> list[torch.Tensor]:
         """Give the factors of the heatmaps before they are enlarged, ``(B, N, *ceil(S / stride))``, for figures.
@@ -207,9 +229,10 @@ class TemplateMatchingNet(nn.Module):
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         # Templates are data: the number of those saved replaces the number of those here.
-        saved = state_dict.get(f"{prefix}anchors")
-        if saved is not None and saved.shape[1:] == self.anchors.shape[1:]:
-            self.anchors = self.anchors.new_empty(saved.shape)
+        for name in self.resized_on_load:
+            saved, own = state_dict.get(f"{prefix}{name}"), getattr(self, name)
+            if saved is not None and saved.shape[1:] == own.shape[1:]:
+                setattr(self, name, own.new_empty(saved.shape))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -235,4 +258,32 @@ def keep_window(maps: torch.Tensor, voxels: torch.Tensor, stride: int, window: i
         offset = torch.arange(size, device=maps.device) - cells[..., axis, None] + window // 2
         grid = (*cells.shape[:2], *(-1 if other == axis else 1 for other in range(maps.ndim - 2)))
         maps = maps * ((offset >= 0) & (offset < window)).reshape(grid)
+    return maps
+
+
+def place_in_cell(points: torch.Tensor, stride: int) -> torch.Tensor:
+    """Tell how far points ``(N, D)`` lie from the middle of their cell, in cells: from -0.5 to 0.5, NaN for missing."""
+    place = (points + 0.5) / stride
+    return place - place.floor() - 0.5
+
+
+def enlarge_shifted(maps: torch.Tensor, stride: int, shape: Sequence[int], shift: torch.Tensor) -> torch.Tensor:
+    """Enlarge each map linearly and move it by its own part of a cell; the border's values are continued.
+
+    Args:
+        maps: ``(B, N, *s)``, the middle of whose cell ``c`` lies at ``(c + 0.5) * stride - 0.5``.
+        stride: voxels of the image in one cell.
+        shape: ``D`` sizes of the image.
+        shift: ``(N, D)`` cells.
+
+    Returns:
+        ``(B, N, *shape)``; at voxel x the map's value at x - shift.
+    """
+    for axis, (size, cells) in enumerate(zip(shape, maps.shape[2:], strict=True)):
+        voxels = torch.arange(size, device=maps.device, dtype=maps.dtype)
+        where = ((voxels + 0.5) / stride - 0.5 - shift[:, axis, None]).clamp(0, cells - 1)
+        weights = 1 - (where.unsqueeze(-1) - torch.arange(cells, device=maps.device)).abs()
+        along = maps.movedim(2 + axis, -1)
+        moved = along.flatten(2, -2) @ weights.clamp(min=0).transpose(1, 2)
+        maps = moved.reshape(*along.shape[:-1], size).movedim(-1, 2 + axis)
     return maps
