@@ -20,6 +20,7 @@ from .multi_dataset_trainer import MultiDatasetTrainer
 from .patch_matching_trainer import PatchMatchingTrainer
 from .patch_sampling import PreparePatchMatchingBatch
 from .prepare_batch import PrepareDatasetBatch, PrepareLandmarkBatch
+from .processes import check_batches, data_parallel, first_process_first, process_sampler
 from .template_choice import TemplateCandidate, choose_template, find_keypoints, suggest_template
 from .template_matching import load_matcher, prepare_template_matching
 
@@ -33,11 +34,15 @@ __all__ = [
     "PrepareLandmarkBatch",
     "PreparePatchMatchingBatch",
     "TemplateCandidate",
+    "check_batches",
     "choose_template",
+    "data_parallel",
     "draw_schedule",
     "find_keypoints",
+    "first_process_first",
     "load_matcher",
     "mixing_proportions",
     "prepare_template_matching",
+    "process_sampler",
     "suggest_template",
 ]

@@ -38,10 +38,10 @@ OTHER_SIZE = "003"
 TINY: dict[str, Any] = {
     "grid": [64, 80],
     "pixel_mm": 3.1,
-    "matching#max_epochs": 1,
-    "matching#batch_size": 2,
-    "matching#points_per_patch": 4,
-    "matching#network_def#width": 0.125,
+    "matching_epochs": 1,
+    "matching_batch_size": 2,
+    "points_per_patch": 4,
+    "matching_def#width": 0.125,
     "network_def#width": 0.125,
     "batch_size": 2,
     "max_epochs": 1,
@@ -53,7 +53,8 @@ FILMS = "$monai_landmarks.data.datasets.isbi2015_datalist(@data_dir, 'training',
 
 def run(stage: str, root: Path, data: Path, *overlays: str, prepare: Any = None, **settings: Any) -> ConfigWorkflow:
     """Run one stage, or ``"evaluate"`` or ``"inference"``."""
-    names = ["inference" if stage == "inference" else "train", f"methods/{METHOD}", *(f"methods/{o}" for o in overlays)]
+    methods = ("cc2dv2", METHOD, *overlays)
+    names = ["inference" if stage == "inference" else "train", *(f"methods/{name}" for name in methods)]
     names += ["evaluate"] if stage == "evaluate" else []
     tiny = {key: value for key, value in TINY.items() if not overlays or key != "network_def#width"}
     if stage == "inference":
@@ -185,7 +186,7 @@ def test_resuming_a_finished_ladder_changes_nothing(copied: Path, ladder: Path, 
 
 
 def test_an_interrupted_self_supervision_ends_as_one_that_was_not(data: Path, tmp_path: Path) -> None:
-    settings = {"matching#max_epochs": 2, "matching#trainer#train_handlers#0#save_interval": 1}
+    settings = {"matching_epochs": 2, "matching#trainer#train_handlers#0#save_interval": 1}
 
     def interrupt(parser: Any) -> None:
         def stop(_: Any) -> None:
@@ -314,7 +315,7 @@ def test_unknown_template_and_too_few_labelled_films_are_refused(data: Path, mat
 
 
 def test_one_film_alone_can_be_learned_from_but_not_chosen(data: Path, tmp_path: Path) -> None:
-    one = {"films": FILMS + "[:1]", "matching#batch_size": 1, "batch_size": 1}
+    one = {"films": FILMS + "[:1]", "matching_batch_size": 1, "batch_size": 1}
     run("self_supervision", tmp_path, data, **one)
     assert "With a single one there is nothing to choose" in failure(
         lambda: run("choose_template", tmp_path, data, **one)
@@ -326,5 +327,6 @@ def test_one_film_alone_can_be_learned_from_but_not_chosen(data: Path, tmp_path:
 
 
 def test_a_batch_larger_than_all_films_is_refused(data: Path, tmp_path: Path) -> None:
-    message = failure(lambda: run("self_supervision", tmp_path, data, **{"matching#batch_size": 9}))
-    assert "batch" in message
+    message = failure(lambda: run("self_supervision", tmp_path, data, matching_batch_size=9))
+    assert "has 4 films for this process, fewer than one batch of 9" in message
+    assert not (tmp_path / "models" / METHOD / "matching" / "matcher.pt").exists()
