@@ -45,8 +45,7 @@ LADDER: dict[str, Any] = {
     "matching_batch_size": 2,
     "points_per_patch": 4,
     "matching_def#width": 0.125,
-    "network_def#width": 0.125,
-    "radius": 5.0,
+    "network_def#channels": 4,
 }
 SCN: dict[str, Any] = {**TINY, "network_def#channels": 4, "val_interval": 1, "num_validation": 2}
 OVERLAYS = {"cc2dv2_small": LADDER, "scn_small": SCN}

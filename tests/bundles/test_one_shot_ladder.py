@@ -42,10 +42,9 @@ TINY: dict[str, Any] = {
     "matching_batch_size": 2,
     "points_per_patch": 4,
     "matching_def#width": 0.125,
-    "network_def#width": 0.125,
+    "network_def#channels": 4,
     "batch_size": 2,
     "max_epochs": 1,
-    "radius": 5.0,
     "amp": False,
 }
 FILMS = "$monai_landmarks.data.datasets.isbi2015_datalist(@data_dir, 'training', @annotator)"
@@ -56,7 +55,8 @@ def run(stage: str, root: Path, data: Path, *overlays: str, prepare: Any = None,
     methods = ("cc2dv2", METHOD, *overlays)
     names = ["inference" if stage == "inference" else "train", *(f"methods/{name}" for name in methods)]
     names += ["evaluate"] if stage == "evaluate" else []
-    tiny = {key: value for key, value in TINY.items() if not overlays or key != "network_def#width"}
+    own = overlays or "network_def" in settings
+    tiny = {key: value for key, value in TINY.items() if not own or key != "network_def#channels"}
     if stage == "inference":
         settings["data"] = isbi2015_datalist(data, "test1")
     flow = ConfigWorkflow(
@@ -269,15 +269,18 @@ def test_more_labelled_films(count: int, data: Path, matched: Path) -> None:
 
 
 def test_another_student_learns_from_the_same_pseudo_labels(copied: Path, ladder: Path, data: Path) -> None:
-    settings = {"method": "scn_student", "ladder": METHOD, "network_def#channels": 4, "val_interval": 1}
-    run("student", copied, data, "scn_small", **settings)
+    paper = json.loads((CONFIGS / "methods/cc2dv2.json").read_text())
+    network = {**paper["network_def"], "encoder": "resnet18", "width": 0.125, "pretrained": False}
+    settings = {"method": "voting", "ladder": METHOD, "network_def": network, "radius": 5.0, "val_interval": 1}
+    settings |= {"loss_def": paper["loss_def"], "optimizer": paper["optimizer"]}
+    run("student", copied, data, **settings)
     assert results(copied) == results(ladder)
-    weights = torch.load(copied / "models" / "scn_student" / "model.pt", weights_only=True)
-    assert any(key.startswith("spatial") for key in weights)
-    assert not (copied / "eval" / "scn_student" / "validation").exists()
-    run("evaluate", copied, data, "scn_small", **settings)
-    metrics = json.loads((copied / "eval" / "scn_student" / "metrics.json").read_text())
-    assert metrics["method"] == "scn_student"
+    weights = torch.load(copied / "models" / "voting" / "model.pt", weights_only=True)
+    assert any(key.startswith("decoder") for key in weights)
+    assert not (copied / "eval" / "voting" / "validation").exists()
+    run("evaluate", copied, data, **settings)
+    metrics = json.loads((copied / "eval" / "voting" / "metrics.json").read_text())
+    assert metrics["method"] == "voting"
 
 
 # --- use ---------------------------------------------------------------------------------------------------------------

@@ -54,10 +54,9 @@ LADDER: dict[str, Any] = {
     "matching_batch_size": 2,
     "points_per_patch": 4,
     "matching_def#width": 0.125,
-    "network_def#width": 0.125,
+    "network_def#channels": 4,
     "batch_size": 2,
     "max_epochs": 1,
-    "radius": 5.0,
     "amp": False,
     "max_figures": 1,
 }
@@ -211,7 +210,8 @@ def test_overlays_change_training_evaluation_and_prediction_alike(bundle: str, o
     network = tiny.get_parsed_content("network_def").eval()
     network.set_templates(image, torch.full((1, count, 2), 30.0))
     assert network(image).shape == (1, count, 64, 64)
-    student = parsed(bundle, "inference", overlays, {"network_def#width": 0.125}).get_parsed_content("network_def")
+    size = {"network_def#channels": 4} if "cc2dv2_small" in overlays else {"network_def#width": 0.125}
+    student = parsed(bundle, "inference", overlays, size).get_parsed_content("network_def")
     assert student.eval()(image).shape == (1, count, 64, 64)
 
 
