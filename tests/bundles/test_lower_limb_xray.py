@@ -253,7 +253,7 @@ def test_metadata_and_files_are_complete(tmp_path: Path) -> None:
 def test_network_answers_as_the_metadata_say(tmp_path: Path) -> None:
     parser = ConfigParser()
     parser.read_config(files(BUNDLE, "inference", "cc2dv2_small"))
-    parser["network_def#width"] = 0.125
+    parser["network_def#channels"] = 4
     config = tmp_path / "inference.json"
     ConfigParser.export_config_file(parser.config, str(config))
     verify_net_in_out(
