@@ -31,6 +31,7 @@ SUBJECTS = (
     "targets",
     "decoding",
     "voting",
+    "similarity",
     "losses",
     "networks",
     "universal",

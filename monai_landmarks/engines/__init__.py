@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+from .co_teaching_trainer import CoTeachingLoss, CoTeachingTrainer
+from .co_teaching_views import PrepareTwoViewsBatch
 from .dataset_configs import DatasetConfigs
 from .dataset_mixing import draw_schedule, mixing_proportions
 from .multi_dataset_evaluator import MultiDatasetEvaluator
@@ -21,10 +23,16 @@ from .patch_matching_trainer import PatchMatchingTrainer
 from .patch_sampling import PreparePatchMatchingBatch
 from .prepare_batch import PrepareDatasetBatch, PrepareLandmarkBatch
 from .processes import check_batches, data_parallel, first_process_first, process_sampler
+from .registration_objective import RegistrationObjective
+from .registration_pairs import PrepareRegistrationBatch, RegistrationPairs
+from .registration_trainer import RegistrationTrainer
+from .schedules import RegistrationSchedule, hold_then_cosine, ramp
 from .template_choice import TemplateCandidate, choose_template, find_keypoints, suggest_template
 from .template_matching import load_matcher, prepare_template_matching
 
 __all__ = [
+    "CoTeachingLoss",
+    "CoTeachingTrainer",
     "DatasetConfigs",
     "MultiDatasetEvaluator",
     "MultiDatasetLoader",
@@ -33,6 +41,12 @@ __all__ = [
     "PrepareDatasetBatch",
     "PrepareLandmarkBatch",
     "PreparePatchMatchingBatch",
+    "PrepareRegistrationBatch",
+    "PrepareTwoViewsBatch",
+    "RegistrationObjective",
+    "RegistrationPairs",
+    "RegistrationSchedule",
+    "RegistrationTrainer",
     "TemplateCandidate",
     "check_batches",
     "choose_template",
@@ -40,9 +54,11 @@ __all__ = [
     "draw_schedule",
     "find_keypoints",
     "first_process_first",
+    "hold_then_cosine",
     "load_matcher",
     "mixing_proportions",
     "prepare_template_matching",
     "process_sampler",
+    "ramp",
     "suggest_template",
 ]

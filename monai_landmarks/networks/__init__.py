@@ -13,7 +13,9 @@
 from __future__ import annotations
 
 from .nets import (
+    CarriedLandmarks,
     CoarseToFine,
+    EdgeTransNet,
     EmbeddingPyramid,
     FARNet,
     GU2Net,
@@ -21,9 +23,11 @@ from .nets import (
     HRNet,
     LocalizationUNet,
     PatchMatchingNet,
+    RegisteredExemplarNet,
     SCNExplanation,
     SpatialConfigurationNet,
     TemplateMatchingNet,
+    TwinNet,
     UniversalGlobalNet,
     UniversalNetwork,
     UniversalUNet,
@@ -34,7 +38,9 @@ from .pretrained import PRETRAINED, PretrainedReport, load_pretrained
 
 __all__ = [
     "PRETRAINED",
+    "CarriedLandmarks",
     "CoarseToFine",
+    "EdgeTransNet",
     "EmbeddingPyramid",
     "FARNet",
     "GU2Net",
@@ -43,9 +49,11 @@ __all__ = [
     "LocalizationUNet",
     "PatchMatchingNet",
     "PretrainedReport",
+    "RegisteredExemplarNet",
     "SCNExplanation",
     "SpatialConfigurationNet",
     "TemplateMatchingNet",
+    "TwinNet",
     "UniversalGlobalNet",
     "UniversalNetwork",
     "UniversalUNet",

@@ -18,6 +18,7 @@ from .components import component_overlay
 from .curves import error_curve, per_landmark_boxplot
 from .html import CaseFigure, write_report
 from .overlays import landmark_overlay
+from .registration_figure import figure_registration
 from .similarity_figures import figure_similarity_pyramid, figure_template_ranking
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "error_summary",
     "figure_array",
     "figure_png",
+    "figure_registration",
     "figure_similarity_pyramid",
     "figure_template_ranking",
     "landmark_overlay",

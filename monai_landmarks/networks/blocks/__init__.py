@@ -12,11 +12,22 @@
 
 from __future__ import annotations
 
+from .displacement import (
+    Registration,
+    affine_displacement,
+    carry_points,
+    compose_displacements,
+    folding,
+    folds_at,
+    sample_displacement,
+    warp,
+)
 from .encoders import ENCODERS, DenseNetEncoder, ResNetEncoder, VGGEncoder, build_encoder, feature_maps
 from .high_resolution import HRNetBackbone
 from .initialization import init_he, init_small_normal
 from .normalization import replace_batch_norm
 from .resize import CubicUpsample, crop_to, pad_to_multiple
+from .resolution_attention import ResolutionAttention, ResolutionSum
 from .separable_convolution import SeparableConvolution
 from .similarity import cell_of, cosine_similarity, sample_cells
 
@@ -25,17 +36,27 @@ __all__ = [
     "CubicUpsample",
     "DenseNetEncoder",
     "HRNetBackbone",
+    "Registration",
     "ResNetEncoder",
+    "ResolutionAttention",
+    "ResolutionSum",
     "SeparableConvolution",
     "VGGEncoder",
+    "affine_displacement",
     "build_encoder",
+    "carry_points",
     "cell_of",
+    "compose_displacements",
     "cosine_similarity",
     "crop_to",
     "feature_maps",
+    "folding",
+    "folds_at",
     "init_he",
     "init_small_normal",
     "pad_to_multiple",
     "replace_batch_norm",
     "sample_cells",
+    "sample_displacement",
+    "warp",
 ]

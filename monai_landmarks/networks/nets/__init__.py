@@ -12,20 +12,25 @@
 
 from __future__ import annotations
 
+from .edge_trans_net import EdgeTransNet
 from .farnet import CoarseToFine, FARNet
 from .gu2net import GU2Net, GU2NetExplanation
 from .hrnet import HRNet
 from .localization_unet import LocalizationUNet
 from .patch_matching_net import EmbeddingPyramid, PatchMatchingNet
+from .registered_exemplar_net import CarriedLandmarks, RegisteredExemplarNet
 from .spatial_configuration_net import SCNExplanation, SpatialConfigurationNet
 from .template_matching_net import TemplateMatchingNet
+from .twin_net import TwinNet
 from .universal_global_net import UniversalGlobalNet
 from .universal_network import UniversalNetwork, datasets_of_state
 from .universal_unet import UniversalUNet
 from .voting_unet import VotingUNet
 
 __all__ = [
+    "CarriedLandmarks",
     "CoarseToFine",
+    "EdgeTransNet",
     "EmbeddingPyramid",
     "FARNet",
     "GU2Net",
@@ -33,9 +38,11 @@ __all__ = [
     "HRNet",
     "LocalizationUNet",
     "PatchMatchingNet",
+    "RegisteredExemplarNet",
     "SCNExplanation",
     "SpatialConfigurationNet",
     "TemplateMatchingNet",
+    "TwinNet",
     "UniversalGlobalNet",
     "UniversalNetwork",
     "UniversalUNet",
