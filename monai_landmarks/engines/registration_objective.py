@@ -53,7 +53,7 @@ class RegistrationObjective:
         local_loss: called ``(warped, target, points, mask)``; by default :class:`EdgeSSIMLoss`.
         smoothness_loss: called ``(phi, warped, mask)``; by default :class:`EdgeAwareSmoothnessLoss`.
         inverse_loss: called ``(forward_field, backward_field)``, or as its form "negated" needs it; by default
-            :class:`InverseConsistencyLoss`.
+            :class:`InverseConsistencyLoss` in halves of the grid's sides.
         synthetic_loss: called ``(field, true_field, mask)``; by default :class:`SyntheticPairLoss` in halves of the
             grid's sides, for which the weight is meant.
     """
@@ -73,7 +73,7 @@ class RegistrationObjective:
         self.global_loss = GlobalL1Loss(spatial_dims) if global_loss is None else global_loss
         self.local_loss = EdgeSSIMLoss(spatial_dims) if local_loss is None else local_loss
         self.smoothness_loss = EdgeAwareSmoothnessLoss(spatial_dims) if smoothness_loss is None else smoothness_loss
-        self.inverse_loss = InverseConsistencyLoss() if inverse_loss is None else inverse_loss
+        self.inverse_loss = InverseConsistencyLoss(normalised=True) if inverse_loss is None else inverse_loss
         self.synthetic_loss = SyntheticPairLoss(normalised=True) if synthetic_loss is None else synthetic_loss
 
     def parts(

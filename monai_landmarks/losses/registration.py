@@ -190,9 +190,11 @@ class InverseConsistencyLoss(nn.Module):
 
     Args:
         form: see above.
+        normalised: for "composition": False is in squared voxels, True as in :class:`SyntheticPairLoss`, so that the loss
+            and its weight mean the same on every grid.
         similarity: of images ``(warped, target, points, mask)`` for "negated"; None takes :class:`EdgeSSIMLoss`.
 
-    Shapes: for "composition" two fields ``(B, D, *S)`` -> scalar in squared voxels. For "negated" the field, and images
+    Shapes: for "composition" two fields ``(B, D, *S)`` -> scalar. For "negated" the field, and images
     ``source (B, C, *S)`` before this deformation and ``target``; optionally ``points (B, N, D)``, the source's landmarks.
     ``mask (B, 1, *S)`` is 1 where voxels on which the comparison stands count, or None.
 
@@ -206,9 +208,15 @@ class InverseConsistencyLoss(nn.Module):
         tensor(True)
     """
 
-    def __init__(self, form: str = InverseConsistency.COMPOSITION, similarity: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        form: str = InverseConsistency.COMPOSITION,
+        similarity: nn.Module | None = None,
+        normalised: bool = False,
+    ) -> None:
         super().__init__()
         self.form, self.similarity = look_up_option(form, InverseConsistency), similarity
+        self.normalised = normalised
 
     def forward(
         self,
@@ -231,7 +239,7 @@ class InverseConsistencyLoss(nn.Module):
         counts = shown_by(back)
         if mask is not None:
             counts = counts & voxels_that_count(mask, back)
-        return masked_mean(compose_displacements(phi, back).square().sum(dim=1, keepdim=True), counts)
+        return _mean_square(compose_displacements(phi, back), counts, self.normalised)
 
     def _negated(
         self,
@@ -281,10 +289,15 @@ class SyntheticPairLoss(nn.Module):
         counts = field.new_ones(()) > 0 if mask is None else comparable(mask).to(field) > 0.999
         counts = counts.expand_as(field[:, :1])
         error = torch.where(counts, field - true, 0)
-        if self.normalised:
-            extent = error.new_tensor([max(size - 1, 1) / 2 for size in field.shape[2:]])
-            error = error / (extent * field.shape[1] ** 0.5).reshape(1, -1, *(1,) * (field.ndim - 2))
-        return masked_mean(error.square().sum(dim=1, keepdim=True), counts)
+        return _mean_square(error, counts, self.normalised)
+
+
+def _mean_square(error: torch.Tensor, counts: torch.Tensor, normalised: bool) -> torch.Tensor:
+    """Average the square of a field: in squared voxels, or with the grid from -1 to 1, and then over the axes too."""
+    if normalised:
+        extent = error.new_tensor([max(size - 1, 1) / 2 for size in error.shape[2:]])
+        error = error / (extent * error.shape[1] ** 0.5).reshape(1, -1, *(1,) * (error.ndim - 2))
+    return masked_mean(error.square().sum(dim=1, keepdim=True), counts)
 
 
 def check_field(field: torch.Tensor, name: str, spatial_dims: int | None = None) -> torch.Tensor:

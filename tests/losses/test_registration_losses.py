@@ -246,3 +246,13 @@ def test_bad_input_is_refused() -> None:
     for build in (lambda: EdgeAwareSmoothnessLoss(2, temperature=0), lambda: InverseConsistencyLoss("negatd")):
         with pytest.raises(ValueError, match=r"temperature|negat"):
             build()
+
+
+def test_inverse_consistency_is_the_same_on_every_grid_when_normalised() -> None:
+    """A shift of a tenth of the side, undone by half: in halves of the sides it is 0.1 on any grid."""
+    values = []
+    for size in (11, 21):
+        shift = torch.zeros(1, 2, size, size)
+        shift[:, 0] = 0.1 * (size - 1)
+        values.append(InverseConsistencyLoss(normalised=True)(shift, -shift / 2).item())
+    assert values == pytest.approx([0.1**2 / 2] * 2)
