@@ -33,7 +33,6 @@ import torch
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedTrainer
 from monai.handlers import LrScheduleHandler, StatsHandler
-from monai.networks.nets import UNet
 from monai.networks.utils import eval_mode
 from monai.transforms import Compose, ScaleIntensityRangePercentilesd, SelectItemsd
 from monai.utils import set_determinism
@@ -50,7 +49,7 @@ from monai_landmarks.engines import (
 from monai_landmarks.geometry import apply_affine, image_affine, invert_affine
 from monai_landmarks.heatmaps import decode_heatmaps
 from monai_landmarks.losses import HeatmapL2Loss
-from monai_landmarks.networks import PatchMatchingNet, TemplateMatchingNet
+from monai_landmarks.networks import PatchMatchingNet, SpatialConfigurationNet, TemplateMatchingNet
 from monai_landmarks.protocols import EvaluationResult, compare, evaluate
 from monai_landmarks.report import landmark_overlay, save_figure
 from monai_landmarks.transforms import (
@@ -93,7 +92,9 @@ class Settings:
     student_grid: tuple[int, ...] = (32, 48, 32)
     student_pixel_mm: float = 1.35
     student_epochs: int = 40
-    channels: tuple[int, ...] = (16, 32, 64)
+    channels: int = 16
+    levels: int = 3
+    alpha: float = 100.0
     sigma: float = 2.0
     learning_rate: float = 0.001
     student_learning_rate: float = 0.002
@@ -239,14 +240,26 @@ def self_supervision(matcher: PatchMatchingNet, volumes: Items, settings: Settin
     return losses
 
 
-def train_student(listed: Entries, settings: Settings) -> UNet:
+def train_student(listed: Entries, settings: Settings) -> SpatialConfigurationNet:
     """Train a heatmap network on pseudo-labels and the one true label, each weighed by its score."""
     volumes = load(listed, settings.student_grid, settings.student_pixel_mm)
     loader = DataLoader(Dataset(volumes), batch_size=settings.batch_size, shuffle=True, drop_last=True)
-    strides = [2] * (len(settings.channels) - 1)
-    network = UNet(3, 1, len(NAMES), settings.channels, strides, num_res_units=1, norm="instance")
-    loss = HeatmapL2Loss(len(NAMES), 3, settings.sigma, learnable=False)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.student_learning_rate, weight_decay=0.01)
+    network = SpatialConfigurationNet(
+        3,
+        1,
+        len(NAMES),
+        channels=settings.channels,
+        levels=settings.levels,
+        dropout=0.0,
+        spatial_kernel_size=5,
+        norm="batch",
+    )
+    loss = HeatmapL2Loss(len(NAMES), 3, settings.sigma, alpha=settings.alpha)
+    weights = [
+        {"params": network.parameters(), "weight_decay": 0.01},
+        {"params": loss.parameters(), "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(weights, lr=settings.student_learning_rate)
     augment = batched_augmentation(
         [
             RandSpatialLandmarksd(

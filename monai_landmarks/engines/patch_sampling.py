@@ -159,7 +159,8 @@ class PreparePatchMatchingBatch(PrepareBatch, Randomizable):
         if self.intensity_range is None:
             return low, high
         black, white = (torch.full_like(low[:1], value) for value in self.intensity_range)
-        if bool((low < black).any() | (high > white).any()):
+        rounding = 1e-5 * (white - black)  # of an interpolation
+        if bool((low < black - rounding).any() | (high > white + rounding).any()):
             raise LandmarkError(
                 f"the images have values from {low.min().item():g} to {high.max().item():g}, beyond `intensity_range` "
                 f"{self.intensity_range}: patches would be clipped and look like no part of their image. Give the range "

@@ -37,7 +37,8 @@ TINY = Settings(
     student_grid=(8, 12, 8),
     student_pixel_mm=4.0,
     student_epochs=1,
-    channels=(4, 8),
+    channels=4,
+    levels=2,
 )
 
 

@@ -383,3 +383,9 @@ def test_options_without_meaning_are_refused_at_once(options: dict[str, Any], wo
 def test_a_batch_without_image_says_what_it_holds() -> None:
     with pytest.raises(LandmarkError, match=r"no image under 'image'; it holds \['img'\]"):
         PreparePatchMatchingBatch()({"img": torch.zeros(1, 1, 4, 4)})
+
+
+def test_range_forgives_the_rounding_of_an_interpolation() -> None:
+    images = torch.full((2, 1, 32, 32), 1.0 + 2e-7)
+    images[..., 0] = -1.0 - 2e-7
+    prepared(images, intensity_range=(-1.0, 1.0), patch_size=16)

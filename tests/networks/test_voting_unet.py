@@ -109,3 +109,10 @@ def test_state_is_restored() -> None:
 def test_arguments_that_cannot_be(options, error, message) -> None:
     with pytest.raises(error, match=message):
         VotingUNet(**{"spatial_dims": 2, "in_channels": 1, "num_landmarks": 4, "width": 0.0625, **options})
+
+
+def test_heatmaps_begin_with_their_bias_and_offsets_without() -> None:
+    net = VotingUNet(2, 1, num_landmarks=3, encoder="resnet18", width=0.125, heatmap_bias=-4.0)
+    assert net.head.bias is not None
+    assert net.head.bias[:3].tolist() == [-4.0] * 3
+    assert net.head.bias[3:].abs().max() < 1
