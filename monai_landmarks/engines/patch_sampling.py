@@ -27,6 +27,7 @@ from ..geometry.resample import MODES
 from ..geometry.windows import window_size
 from ..transforms.spatial_augmentation.batched import batch_voxel_sizes
 from ..transforms.spatial_augmentation.ranges import Range, SpatialRanges
+from .prepare_batch import image_of_batch
 
 __all__ = ["PreparePatchMatchingBatch", "draw_points", "jitter_colors", "place_patches"]
 
@@ -122,7 +123,7 @@ class PreparePatchMatchingBatch(PrepareBatch, Randomizable):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor], dict[str, Any]]:
-        given = self._image_of(batchdata)
+        given = image_of_batch(batchdata, self.image_key)
         shape = tuple(int(n) for n in given.shape[2:])
         size = _patch_size(self.patch_size, shape)
         turned = replace(self.ranges, spatial_size=size).draw(self.R, len(given), shape, batch_voxel_sizes(given)).maps
@@ -139,18 +140,6 @@ class PreparePatchMatchingBatch(PrepareBatch, Randomizable):
         patch = jitter_colors(patch, factors[:, 0], factors[:, 1], black, white).to(image.dtype)
         points, own = (p.to(image.device, torch.float32) for p in (maps.to_input(patch_points), patch_points))
         return image, points, (patch, own), {}
-
-    def _image_of(self, batchdata: Mapping[str, Any]) -> torch.Tensor:
-        if not isinstance(batchdata, Mapping) or self.image_key not in batchdata:
-            keys = sorted(map(str, batchdata)) if isinstance(batchdata, Mapping) else type(batchdata).__name__
-            raise LandmarkError(f"the batch has no image under {self.image_key!r}; it holds {keys}.")
-        image: torch.Tensor = batchdata[self.image_key]
-        if image.ndim not in (4, 5):
-            raise LandmarkError(
-                f"the image must be a batch (B, C, *S) in 2D or 3D, got {tuple(image.shape)}: the loader adds the batch "
-                "axis, EnsureChannelFirstd the channel."
-            )
-        return image
 
     def _intensities(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Black and white, ``(B or 1, 1, ...)``."""

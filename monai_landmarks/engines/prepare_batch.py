@@ -86,10 +86,7 @@ class PrepareLandmarkBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | WeightedPoints | None]:
-        if not isinstance(batchdata, Mapping) or self.image_key not in batchdata:
-            keys = sorted(map(str, batchdata)) if isinstance(batchdata, Mapping) else type(batchdata).__name__
-            raise LandmarkError(f"the batch has no image under {self.image_key!r}; it holds {keys}.")
-        image = batchdata[self.image_key].to(device=device, non_blocking=non_blocking, **kwargs)
+        image = image_of_batch(batchdata, self.image_key).to(device=device, non_blocking=non_blocking, **kwargs)
         points = batchdata.get(self.points_key)
         points = None if points is None else plain_tensor(points).to(dtype=torch.float32)
         for augment in self._augmentation(batchdata):
@@ -165,6 +162,24 @@ class PrepareDatasetBatch(PrepareLandmarkBatch):
                 "for a data set without augmentation."
             )
         return self.augment_by_dataset[name]
+
+
+def image_of_batch(batchdata: Mapping[str, Any], image_key: str) -> torch.Tensor:
+    """Give the image of a batch ``(B, C, *S)``.
+
+    Raises:
+        LandmarkError: if the batch is no dictionary, has no image, or its image is no batch in 2D or 3D.
+    """
+    if not isinstance(batchdata, Mapping) or image_key not in batchdata:
+        keys = sorted(map(str, batchdata)) if isinstance(batchdata, Mapping) else type(batchdata).__name__
+        raise LandmarkError(f"the batch has no image under {image_key!r}; it holds {keys}.")
+    image: torch.Tensor = batchdata[image_key]
+    if image.ndim not in (4, 5):
+        raise LandmarkError(
+            f"the image must be a batch (B, C, *S) in 2D or 3D, got {tuple(image.shape)}: the loader adds the batch "
+            "axis, EnsureChannelFirstd the channel."
+        )
+    return image
 
 
 def dataset_of(batchdata: Mapping[str, Any]) -> str:

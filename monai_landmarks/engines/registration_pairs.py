@@ -25,6 +25,7 @@ from ..geometry import LandmarkError, SpatialMap, plain_tensor
 from ..networks.blocks.displacement import warp
 from ..transforms.spatial_augmentation.batched import batch_voxel_sizes
 from ..transforms.spatial_augmentation.parameters import compose_map, number_of_rotations
+from .prepare_batch import image_of_batch
 
 __all__ = ["PrepareRegistrationBatch", "RegistrationPairs", "pair_up", "projective_positions"]
 
@@ -146,7 +147,7 @@ class PrepareRegistrationBatch(PrepareBatch, Randomizable):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, RegistrationPairs, tuple[torch.Tensor], dict[str, Any]]:
-        given = self._image_of(batchdata)
+        given = self._images_of(batchdata)
         count, shape, sizes = len(given), tuple(int(n) for n in given.shape[2:]), batch_voxel_sizes(given)
         drawn = self._draw_augmentation(count, shape, sizes)
         homography = self._draw_warp(count, shape, sizes)
@@ -173,16 +174,8 @@ class PrepareRegistrationBatch(PrepareBatch, Randomizable):
         )
         return pairs.source, pairs, (pairs.target,), {}
 
-    def _image_of(self, batchdata: Mapping[str, Any]) -> torch.Tensor:
-        if not isinstance(batchdata, Mapping) or self.image_key not in batchdata:
-            keys = sorted(map(str, batchdata)) if isinstance(batchdata, Mapping) else type(batchdata).__name__
-            raise LandmarkError(f"the batch has no image under {self.image_key!r}; it holds {keys}.")
-        image: torch.Tensor = batchdata[self.image_key]
-        if image.ndim not in (4, 5):
-            raise LandmarkError(
-                f"the image must be a batch (B, C, *S) in 2D or 3D, got {tuple(image.shape)}: the loader adds the batch "
-                "axis, EnsureChannelFirstd the channel."
-            )
+    def _images_of(self, batchdata: Mapping[str, Any]) -> torch.Tensor:
+        image = image_of_batch(batchdata, self.image_key)
         if len(image) < 2:
             raise LandmarkError(
                 "the batch holds a single image, and no image is registered on itself: take a batch size of 2 or more, and "
