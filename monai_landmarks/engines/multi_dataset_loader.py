@@ -96,7 +96,7 @@ class MultiDatasetLoader:
         if seed < 0:
             raise ValueError(f"`seed` must not be negative, got {seed}.")
         self.loaders = dict(loaders)
-        sizes = {name: _count_batches(name, loader) for name, loader in self.loaders.items()}
+        sizes = {name: count_batches(name, loader) for name, loader in self.loaders.items()}
         self.proportions = mixing_proportions(sizes, weights, temperature)
         self.num_batches = sum(sizes.values()) if num_batches is None else num_batches
         if self.num_batches < len(sizes):
@@ -141,7 +141,7 @@ class MultiDatasetLoader:
             yield from loader
 
 
-def _count_batches(name: str, loader: DataLoader) -> int:
+def count_batches(name: str, loader: DataLoader) -> int:
     if not isinstance(loader, DataLoader):
         raise LandmarkError(
             f"data set {name!r} must come as a DataLoader of PyTorch or MONAI, got {type(loader).__name__}."

@@ -106,7 +106,7 @@ class PatchMatchingTrainer(MultiDatasetTrainer):
         super().__init__(
             device=device,
             max_epochs=max_epochs,
-            train_data_loader=_EqualSizesLoader(loaders, weights, temperature, seed=seed),
+            train_data_loader=EqualSizesLoader(loaders, weights, temperature, seed=seed),
             network=network,
             optimizer=optimizer,
             loss_function=loss,
@@ -150,7 +150,7 @@ class _LossOfLevels:
         )
 
 
-class _EqualSizesLoader(MultiDatasetLoader):
+class EqualSizesLoader(MultiDatasetLoader):
     """Says in words what is wrong if images of different sizes do not stack."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

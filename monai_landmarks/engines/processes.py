@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from .multi_dataset_loader import _count_batches
+from .multi_dataset_loader import count_batches
 
 __all__ = ["check_batches", "data_parallel", "first_process_first", "process_sampler"]
 
@@ -44,7 +44,7 @@ def check_batches(loader: DataLoader) -> None:
         monai_landmarks.geometry.points.LandmarkError: data set 'training' has 1 films for this process, fewer than one
         batch of 4, and drop_last leaves incomplete batches out: take a smaller batch size or drop_last=False.
     """
-    _count_batches("training", loader)
+    count_batches("training", loader)
 
 
 def data_parallel(network: nn.Module) -> nn.Module:

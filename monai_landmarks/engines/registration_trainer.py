@@ -27,7 +27,7 @@ from ..handlers.checkpoint_files import unwrapped
 from ..networks.blocks.displacement import Registration, folding, warp
 from ..networks.nets.registered_exemplar_net import RegisteredExemplarNet
 from .multi_dataset_trainer import MultiDatasetTrainer
-from .patch_matching_trainer import UNLABELLED, _EqualSizesLoader
+from .patch_matching_trainer import UNLABELLED, EqualSizesLoader
 from .registration_objective import RegistrationObjective
 from .registration_pairs import PrepareRegistrationBatch, RegistrationPairs
 from .schedules import RegistrationSchedule
@@ -121,7 +121,7 @@ class RegistrationTrainer(MultiDatasetTrainer):
                 f"{type(unwrapped(network)).__name__} does not say its `spatial_dims`: give an EdgeTransNet, or a network "
                 "with such an attribute that returns a Registration."
             )
-        loader = _EqualSizesLoader({UNLABELLED: train_data_loader}, seed=seed)
+        loader = EqualSizesLoader({UNLABELLED: train_data_loader}, seed=seed)
         _check_batches(train_data_loader)
         plan = RegistrationSchedule() if schedule is None else schedule
         self.exemplar_net = _exemplar_net(unwrapped(network), exemplar, cycle_tolerance).to(device)
