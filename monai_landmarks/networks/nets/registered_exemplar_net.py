@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from monai_landmarks.geometry import FieldOfView, LandmarkError, field_of_view, inside, plain_tensor, present
+from monai_landmarks.geometry import LandmarkError, inside, plain_tensor, present
 from monai_landmarks.heatmaps import gaussian_heatmaps
 
 from ..blocks.displacement import Registration, carry_points, folds_at, sample_displacement
+from .annotated_images import check_annotated_points
 
 __all__ = ["CarriedLandmarks", "RegisteredExemplarNet"]
 
@@ -210,23 +211,11 @@ class RegisteredExemplarNet(nn.Module):
         return CarriedLandmarks(points, confidence, forth, torch.where(present(points), error, torch.nan))
 
     def _check_points(self, points: torch.Tensor, shape: Sequence[int], names: Sequence[str] | None) -> None:
-        if tuple(points.shape) != tuple(self.exemplar_points.shape):
-            raise LandmarkError(
-                f"the exemplar has points of shape {tuple(points.shape)}, this network finds {self.num_landmarks} "
-                "landmarks: give (N, D) with NaN for those that are missing."
-            )
         if names is not None and len(names) != self.num_landmarks:
             raise LandmarkError(f"`names` must hold {self.num_landmarks} names, got {len(names)}.")
+        check_annotated_points("the exemplar", points, shape, self.num_landmarks, names)
         if not bool(present(points).any()):
             raise LandmarkError("all landmarks of the exemplar are missing (NaN): there is nothing to carry.")
-        outside = (field_of_view(points, shape) == FieldOfView.OUTSIDE).nonzero().flatten().tolist()
-        if outside:
-            labels = range(self.num_landmarks) if names is None else names
-            which = ", ".join(f"{labels[i]!r} at {[round(x, 2) for x in points[i].tolist()]}" for i in outside)
-            raise LandmarkError(
-                f"the exemplar of shape {tuple(shape)} has landmarks outside: {which}. Points must be voxels of the image "
-                "given here, after its resizing; mark as missing (NaN) what the image does not show."
-            )
 
     def explain_mismatch(self, state_dict: Mapping[str, torch.Tensor]) -> str | None:
         """Say why a saved exemplar does not fit, or return None where it does."""

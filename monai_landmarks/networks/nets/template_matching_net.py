@@ -22,10 +22,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from monai_landmarks.data.landmarks import quoted
-from monai_landmarks.geometry import FieldOfView, LandmarkError, field_of_view, plain_tensor
+from monai_landmarks.geometry import LandmarkError, plain_tensor
 
 from ..blocks import crop_to
 from ..blocks.similarity import cell_of, cosine_similarity, sample_cells
+from .annotated_images import check_annotated_points
 from .patch_matching_net import PatchMatchingNet
 from .spatial_configuration_net import LINEAR_MODES
 
@@ -140,7 +141,7 @@ class TemplateMatchingNet(nn.Module):
             for number, (image, where) in enumerate(zip(images, points, strict=True)):
                 image = plain_tensor(image).to(self.anchors)
                 where = plain_tensor(where).to(image.device)
-                self._check(number, where, image.shape[1:], labels)
+                check_annotated_points(f"template {number}", where, image.shape[1:], self.num_landmarks, labels)
                 levels = zip(embed(image[None]), self.matcher.strides, strict=True)
                 anchors.append(torch.cat([sample_cells(x, where[None], stride) for x, stride in levels]))
                 places.append(torch.stack([place_in_cell(where, stride) for stride in self.matcher.strides]))
@@ -189,9 +190,9 @@ class TemplateMatchingNet(nn.Module):
     def _best(self, maps: torch.Tensor) -> torch.Tensor:
         return maps.unflatten(1, (-1, self.num_landmarks)).amax(dim=1)
 
-    def _labels(self, count: int, names: Sequence[Sequence[str]] | None) -> list[str]:
+    def _labels(self, count: int, names: Sequence[Sequence[str]] | None) -> Sequence[str] | None:
         if names is None:
-            return [str(number) for number in range(self.num_landmarks)]
+            return None
         for number, own in enumerate(names):
             if list(own) != list(names[0]):
                 differing = [name for pair in zip(own, names[0], strict=False) if pair[0] != pair[1] for name in pair]
@@ -204,21 +205,7 @@ class TemplateMatchingNet(nn.Module):
                 f"`names` must hold {self.num_landmarks} names for each of {count} templates, got {len(names)} lists of "
                 f"{len(names[0]) if names else 0}."
             )
-        return [repr(name) for name in names[0]]
-
-    def _check(self, number: int, points: torch.Tensor, shape: Sequence[int], labels: Sequence[str]) -> None:
-        if points.ndim != 2 or len(points) != self.num_landmarks:
-            raise LandmarkError(
-                f"template {number} has points of shape {tuple(points.shape)}, this network finds {self.num_landmarks} "
-                "landmarks: give (N, D) with NaN for those that are missing."
-            )
-        outside = (field_of_view(points, shape) == FieldOfView.OUTSIDE).nonzero().flatten().tolist()
-        if outside:
-            which = ", ".join(f"{labels[i]} at {[round(x, 2) for x in points[i].tolist()]}" for i in outside)
-            raise LandmarkError(
-                f"template {number} of shape {tuple(shape)} has landmarks outside: {which}. Points must be voxels of the "
-                "image given here, after its resizing; mark as missing (NaN) what the image does not show."
-            )
+        return names[0]
 
     def explain_mismatch(self, state_dict: Mapping[str, torch.Tensor]) -> str | None:
         """Say why saved templates do not fit, or return None where they do."""
