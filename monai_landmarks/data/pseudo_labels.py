@@ -32,6 +32,9 @@ Entry = Mapping[str, Any]
 IMAGE_KEYS = ("image", "case", "pixel_size", "origin", "original_size", "reduction")
 """Of a reader's entry, what says nothing about landmarks."""
 
+HIGHEST_PREDICTED = 0.999
+"""Score of a predicted landmark at most: 1 says that a person has seen it, and trainers may trust such a label for good."""
+
 
 def unlabelled_datalist(entries: Iterable[Entry], keep: Collection[str] = IMAGE_KEYS) -> list[dict[str, Any]]:
     """Take everything but the image and its geometry out of a reader's entries, so that nothing can look at a label.
@@ -149,8 +152,8 @@ def pseudo_labelled_datalist(
 
     Returns:
         One dictionary per entry: that of :func:`unlabelled_datalist`, ``landmarks`` (float64 ``(N, D)``, world mm) and
-        ``scores`` (float32 ``(N,)``): 1 for true and for confirmed landmarks, the confidence for predicted ones, held in
-        [0, 1] and 1 where the file has none, and 0 for missing landmarks.
+        ``scores`` (float32 ``(N,)``): 1 for true and for confirmed landmarks, the confidence for predicted ones, 0 to 0.999
+        (what nobody has looked at never counts as true), 0.999 where the file has none, and 0 for missing landmarks.
 
     Raises:
         FileNotFoundError: naming all cases without a file.
@@ -217,5 +220,5 @@ def _predicted_landmarks(
     marks = marks.reorder(names, missing="nan", extra="raise")
     confirmed = [word != "preview" for word in marks.status]
     scores = np.ones(len(names)) if marks.confidence is None else np.nan_to_num(marks.confidence, nan=1.0)
-    scores = np.where(confirmed, 1.0, scores.clip(0, 1))
+    scores = np.where(confirmed, 1.0, scores.clip(0, HIGHEST_PREDICTED))
     return np.where((scores < min_score)[:, None], np.nan, marks.points), scores

@@ -15,24 +15,29 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from ..geometry import LandmarkError
 from ..handlers import LandmarkCheckpointLoader
 from ..handlers.checkpoint_files import AtomicSaver
-from ..networks import PatchMatchingNet, TemplateMatchingNet
+from ..networks import RegisteredExemplarNet, TemplateMatchingNet
 
 __all__ = ["load_matcher", "prepare_template_matching"]
 
+Network = TypeVar("Network", bound=nn.Module)
+Matching = TypeVar("Matching", TemplateMatchingNet, RegisteredExemplarNet)
 
-def load_matcher(matcher: PatchMatchingNet, path: str | os.PathLike[str]) -> PatchMatchingNet:
-    """Load the weights that the self-supervision left.
+
+def load_matcher(matcher: Network, path: str | os.PathLike[str], stage: str = "self-supervision") -> Network:
+    """Load the weights that a stage of the ladder from one annotated image left.
 
     Args:
-        matcher: changed in place.
-        path: of the file that :class:`~monai_landmarks.handlers.FinalCheckpoint` wrote.
+        matcher: a :class:`PatchMatchingNet`, an :class:`EdgeTransNet` or another network, changed in place.
+        path: of the file that :class:`~monai_landmarks.handlers.FinalCheckpoint` or ``LowestErrorCheckpoint`` wrote.
+        stage: that writes it, for the message.
 
     Returns:
         ``matcher``.
@@ -42,23 +47,23 @@ def load_matcher(matcher: PatchMatchingNet, path: str | os.PathLike[str]) -> Pat
         LandmarkError: if it does not fit.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no trained matcher at {path}: run the self-supervision first.")
+        raise FileNotFoundError(f"there is no trained network at {path}: run the {stage} first.")
     LandmarkCheckpointLoader(path, {"model": matcher})()
     return matcher
 
 
 def prepare_template_matching(
-    network: TemplateMatchingNet,
+    network: Matching,
     templates: Iterable[Mapping[str, Any]],
     landmark_names: Sequence[str],
     save_path: str | os.PathLike[str] | None = None,
     image_key: str = "image",
     points_key: str = "points",
-) -> TemplateMatchingNet:
+) -> Matching:
     """Read the features of the templates' landmarks with a trained matcher, and save both in one file.
 
     Args:
-        network: with the trained matcher inside; changed in place.
+        network: with the trained matcher inside, or for a single template with the trained registration; changed in place.
         templates: annotated images, prepared as those to be searched: a MONAI data set of dictionaries.
         landmark_names: of the points, in order; written into the file, so that an evaluation can check them.
         save_path: of the file, which :class:`~monai_landmarks.handlers.LandmarkCheckpointLoader` loads; None writes none.
@@ -72,6 +77,7 @@ def prepare_template_matching(
         LandmarkError: for no template, one without image or points, or as :meth:`TemplateMatchingNet.set_templates`.
 
     Example:
+        >>> from monai_landmarks.networks import PatchMatchingNet
         >>> network = TemplateMatchingNet(PatchMatchingNet(2, encoder="resnet18", width=0.125), num_landmarks=1)
         >>> film = {"image": torch.rand(1, 64, 64), "points": torch.tensor([[20.0, 30.0]])}
         >>> prepare_template_matching(network, [film], ["sella"])(torch.rand(1, 1, 64, 64)).shape

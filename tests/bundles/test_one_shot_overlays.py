@@ -32,6 +32,7 @@ from monai_landmarks.data import read_landmark_table, read_landmarks
 from monai_landmarks.data.datasets.hand_xray import HAND_XRAY_LANDMARKS, hand_xray_points
 from monai_landmarks.data.phantoms import (
     write_cephalogram_phantom,
+    write_chest_xray_phantom,
     write_hand_xray_phantom,
     write_lower_limb_phantom,
 )
@@ -39,11 +40,12 @@ from monai_landmarks.data.phantoms import (
 PAPER: dict[str, tuple[str, ...]] = {
     "cephalometric_xray": ("cc2dv2",),
     "hand_xray": ("cc2dv2",),
+    "chest_xray": ("cc2dv2",),
     "lower_limb_xray": (),
 }
 """What follows train.json for the paper's values."""
-GRIDS = {"cephalometric_xray": [384, 384], "hand_xray": [384, 384], "lower_limb_xray": [384, 768]}
-WEIGHTS = {"cephalometric_xray": 2.0, "hand_xray": 2.0, "lower_limb_xray": 5.0}
+GRIDS = {bundle: [384, 768 if bundle == "lower_limb_xray" else 384] for bundle in PAPER}
+WEIGHTS = {bundle: 5.0 if bundle == "lower_limb_xray" else 2.0 for bundle in PAPER}
 OVERLAYS = [
     *((bundle, (*paper, *more)) for bundle, paper in PAPER.items() for more in ((), ("cc2dv2_small",))),
     ("cephalometric_xray", ("cc2dv2", "cc2dv2_code")),
@@ -63,11 +65,15 @@ LADDER: dict[str, Any] = {
 TINY: dict[str, dict[str, Any]] = {
     "cephalometric_xray": {**LADDER, "grid": [64, 80], "pixel_mm": 3.1},
     "hand_xray": {**LADDER, "grid": [48, 64]},
+    "chest_xray": {**LADDER, "grid": [64, 64]},
     "lower_limb_xray": {**LADDER, "grid": [48, 96], "pixel_mm": 11.6},
 }
 WRITERS: dict[str, Callable[[Path], object]] = {
     "cephalometric_xray": lambda folder: write_cephalogram_phantom(folder, num_training=4, num_test1=1, reduction=16),
     "hand_xray": lambda folder: write_hand_xray_phantom(
+        folder, num_train=4, num_validation=1, num_test=2, reduction=16
+    ),
+    "chest_xray": lambda folder: write_chest_xray_phantom(
         folder, num_train=4, num_validation=1, num_test=2, reduction=16
     ),
     "lower_limb_xray": lambda folder: write_lower_limb_phantom(folder, num_training=4, num_test1=1, reduction=8),
