@@ -40,9 +40,10 @@ from monai.transforms import Compose, ScaleIntensityRanged
 from monai.utils import optional_import
 
 from benchmarks.__main__ import describe_hardware
+from benchmarks.summary import summary
 from monai_landmarks.data import Landmarks, atomic_write
 from monai_landmarks.data.datasets import ISBI2015_LANDMARKS, isbi2015_datalist
-from monai_landmarks.protocols import EvaluationResult, compare, evaluate
+from monai_landmarks.protocols import compare, evaluate
 from monai_landmarks.transforms import FitToGridd, LoadFilmd, SmoothInMillimetersd
 
 STEPS = ("no registration", "affine", "affine + B-spline")
@@ -192,22 +193,6 @@ def carry(exemplar: Mapping[str, Any], settings: Settings, film: Mapping[str, An
     )
     similar = tuple(correlation(fixed, moving, transform, sitk) for transform in transforms)
     return Registered(points, similar, folded(fixed, transforms[-1], sitk), seconds)
-
-
-def summary(result: EvaluationResult) -> dict[str, Any]:
-    """Take of a result what goes into the file of numbers."""
-    content = result.to_dict()
-    errors = content["radial_error_mm"]
-    return {
-        "protocol": content["protocol"]["name"],
-        "phantom": content["phantom"],
-        "num_cases": content["num_cases"],
-        "num_evaluated": content["num_evaluated"],
-        **{f"{key}_mm": errors[key] for key in ("mean", "std", "median")},
-        "mean_interval_95": content["mean_interval_95"],
-        "detection": content["detection"],
-        "info": content["info"],
-    }
 
 
 def score(options: argparse.Namespace, films: Sequence[Mapping[str, Any]], found: Sequence[Registered]) -> list[Any]:

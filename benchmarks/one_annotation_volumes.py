@@ -63,6 +63,7 @@ from monai_landmarks.transforms import (
 )
 
 from .__main__ import describe_hardware
+from .summary import summary
 
 NAMES = list(HIPPOCAMPUS_LANDMARKS)
 Entries = Sequence[Mapping[str, Any]]
@@ -351,21 +352,6 @@ def score(rows: Mapping[str, Found], data: Path, settings: Settings) -> list[Eva
     results = [evaluate(found, truth, "native/mm", method=method) for method, found in rows.items()]
     print(compare(results))
     return results
-
-
-def summary(result: EvaluationResult) -> dict[str, Any]:
-    content = result.to_dict()
-    errors = content["radial_error_mm"]
-    return {
-        "protocol": content["protocol"]["name"],
-        "num_cases": content["num_cases"],
-        "num_evaluated": content["num_evaluated"],
-        "num_missed": content["num_missed"],
-        **{f"{key}_mm": errors[key] for key in ("mean", "std", "median")},
-        "mean_interval_95": content["mean_interval_95"],
-        "detection": content["detection"],
-        "landmark_mean_mm": dict(zip(result.names, errors["landmark_mean"], strict=True)),
-    }
 
 
 def draw(

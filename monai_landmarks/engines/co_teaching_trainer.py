@@ -23,6 +23,7 @@ from monai.utils import ensure_tuple, look_up_option
 from torch.utils.data import DataLoader
 
 from ..geometry import LandmarkError, inside, present
+from ..handlers.case_table import gathered
 from ..handlers.checkpoint_files import unwrapped
 from ..losses import WeightedPoints
 from ..losses.targets import check_maps
@@ -352,17 +353,7 @@ class _RecordOfChoices:
         engine.state.metrics.update(
             {"forget_rate": self.loss.rate, "kept_labels": judged - rejected, "rejected_labels": rejected}
         )
-        record: dict[str, torch.Tensor] = {}
-        for cases, table in (step for rank in _of_all_ranks(counted) for step in rank):
+        record = getattr(engine.state, REJECTIONS)
+        for cases, table in gathered(counted):
             for case, row in zip(cases, table, strict=True) if cases else ():
                 record[case] = record[case] + row if case in record else row
-        whole = getattr(engine.state, REJECTIONS)
-        whole.update({case: whole[case] + row if case in whole else row for case, row in record.items()})
-
-
-def _of_all_ranks(own: Any) -> list[Any]:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [own]
-    found: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(found, own)
-    return found

@@ -102,7 +102,7 @@ class CaseTableSaver(ABC, Generic[T]):
             engine: not used.
         """
         unique: dict[str, T] = {}
-        for name, case in _gathered(self._cases):
+        for name, case in gathered(self._cases):
             self._check_twins(name, unique.setdefault(name, case), case)
         if (dist.get_rank() if dist.is_available() and dist.is_initialized() else 0) == self.save_rank:
             self._write({name: unique[name] for name in sorted(unique)})
@@ -119,8 +119,8 @@ def _items_of(value: Any) -> list[Mapping[Any, Any]]:
     return list(items)
 
 
-def _gathered(cases: list[T]) -> list[T]:
-    """The cases of all processes."""
+def gathered(cases: list[T]) -> list[T]:
+    """The items of all processes."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return cases
     # Objects, not tensors: a process may have no case at all, and then knows neither N nor D.

@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.transforms import RandGaussianNoised
 from torch import nn
+from training_curve import curve_of
 
 from monai_landmarks.engines.patch_matching_trainer import PatchMatchingTrainer
 from monai_landmarks.engines.patch_sampling import PreparePatchMatchingBatch
@@ -88,12 +89,6 @@ def trainer_of(
     trainer = PatchMatchingTrainer("cpu", epochs, network=network, **settings)
     trainer.logger.setLevel(logging.CRITICAL)
     return trainer
-
-
-def curve_of(trainer: Engine) -> list[dict[str, float]]:
-    curve: list[dict[str, float]] = []
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: curve.append(dict(engine.state.metrics)))
-    return curve
 
 
 # --- learning -----------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset
 from monai.transforms import RandGaussianNoised
 from torch import nn
+from training_curve import curve_of
 
 from monai_landmarks.engines.registration_objective import RegistrationObjective
 from monai_landmarks.engines.registration_pairs import PrepareRegistrationBatch
@@ -97,12 +98,6 @@ def trainer_of(
     trainer = RegistrationTrainer("cpu", epochs, network=network, **settings)
     trainer.logger.setLevel(logging.CRITICAL)
     return trainer
-
-
-def curve_of(trainer: Engine) -> list[dict[str, float]]:
-    curve: list[dict[str, float]] = []
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: curve.append(dict(engine.state.metrics)))
-    return curve
 
 
 # Learning

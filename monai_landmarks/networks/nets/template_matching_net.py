@@ -24,11 +24,9 @@ from torch.nn import functional as F
 from monai_landmarks.data.landmarks import quoted
 from monai_landmarks.geometry import LandmarkError, plain_tensor
 
-from ..blocks import crop_to
 from ..blocks.similarity import cell_of, cosine_similarity, sample_cells
 from .annotated_images import check_annotated_points
 from .patch_matching_net import PatchMatchingNet
-from .spatial_configuration_net import LINEAR_MODES
 
 __all__ = ["TemplateMatchingNet"]
 
@@ -158,14 +156,12 @@ class TemplateMatchingNet(nn.Module):
 
     def _enlarge(self, maps: torch.Tensor, level: int, shape: Sequence[int]) -> torch.Tensor:
         """Bring the maps of a level to the size of the image, moved by the landmarks' places in their cells."""
-        stride = self.matcher.strides[level]
-        if not self.in_cell:
-            mode = LINEAR_MODES[self.matcher.spatial_dims]
-            enlarged = F.interpolate(maps, scale_factor=float(stride), mode=mode, align_corners=False)
-            return crop_to(enlarged, maps.new_empty(1, 1, *shape))
-        places = self.places[:, level]
-        places = places.nanmean(dim=0) if self.combine == "average" else places.flatten(0, 1)
-        return enlarge_shifted(maps, stride, shape, places.nan_to_num().to(maps))
+        shift = maps.new_zeros(maps.shape[1], len(shape))
+        if self.in_cell:
+            places = self.places[:, level]
+            places = places.nanmean(dim=0) if self.combine == "average" else places.flatten(0, 1)
+            shift = places.nan_to_num().to(maps)
+        return enlarge_shifted(maps, self.matcher.strides[level], shape, shift)
 
     def similarities(self, image: torch.Tensor) -> list[torch.Tensor]:
         """Give the factors of the heatmaps before they are enlarged, ``(B, N, *ceil(S / stride))``, for figures.
