@@ -70,8 +70,10 @@ class CoTeachingLoss:
     * :math:`L_{con}^{cross}`, for *all* entries, compares the strong view of one network with the carried weak view of the
       other. Here the weak prediction is a constant, the target of eq. 20; in the public code gradients flow into it too
       (``detach_target=False``).
-    * The share left out and ``w`` rise over ``ramp_epochs``; the paper gives no ``w``, 0.3 is the public code's, which
-      weighs the other term with 1 - w.
+    * The share left out, ``w`` and ``c`` rise over ``ramp_epochs``; the paper gives no ``w``, 0.3 is the public code's, which
+      weighs the other term with 1 - w. Paper and public code have a constant ``c`` (``ramp_cross=False``), with networks
+      that know ImageNet. Of networks that know nothing the maps are empty at first, and agreement with empty maps holds
+      those of slow landmarks there until selection gives them up (``benchmarks/planted_noise.py``).
 
     The paper's losses are means over voxels, as :class:`HeatmapMSELoss` is: for a loss that is a sum over voxels choose a
     larger ``cross_weight``.
@@ -79,9 +81,10 @@ class CoTeachingLoss:
     Args:
         loss_function: for one network's output and :class:`WeightedPoints`; any of :mod:`monai_landmarks.losses`.
         forget_rate: share of the noisy labels that is left out after the ramp, in [0, 1); 0 selects nothing.
-        ramp_epochs: length of the ramps of that share and of ``self_weight``.
+        ramp_epochs: length of the ramps of that share and of the weights.
         self_weight: ``w`` after the ramp; 0 leaves self-consistency out.
-        cross_weight: ``c``; 0 leaves cross-consistency out.
+        cross_weight: ``c`` after the ramp; 0 leaves cross-consistency out.
+        ramp_cross: whether ``c`` rises over ``ramp_epochs``; False has it from the start.
         among: see :func:`select_small`.
         detach_target: whether the carried weak prediction is a constant.
         heatmaps: makes heatmaps ``(B, N, *S)`` of the image's size of a network's output, such as ``torch.sigmoid`` for
@@ -104,6 +107,7 @@ class CoTeachingLoss:
         ramp_epochs: float = 30,
         self_weight: float = 0.3,
         cross_weight: float = 1.0,
+        ramp_cross: bool = True,
         among: str = RankedAmong.BATCH,
         detach_target: bool = True,
         heatmaps: Callable | None = None,
@@ -114,7 +118,8 @@ class CoTeachingLoss:
                 raise LandmarkError(f"`{name}` must be 0 or more, got {value}; 0 leaves the term out.")
         self.loss_function, self.heatmaps, self.landmark_errors = loss_function, heatmaps, landmark_errors
         self.highest_rate, self.ramp_epochs = forget_rate, ramp_epochs
-        self.self_weight, self.cross_weight, self.detach_target = self_weight, cross_weight, detach_target
+        self.self_weight, self.cross_weight = self_weight, cross_weight
+        self.ramp_cross, self.detach_target = ramp_cross, detach_target
         self.among = look_up_option(among, RankedAmong)
         self.epoch = 0
         self.choice: Choice | None = None
@@ -141,7 +146,9 @@ class CoTeachingLoss:
             )
         maps = [self._maps(output, views) for output in outputs]
         pairs = [found.chunk(2) for found in maps]
-        needed = bool(self.cross_weight) or bool(self.self_weight and self.rate)
+        risen = ramp(self.epoch, self.ramp_epochs, "linear")
+        cross = self.cross_weight * (risen if self.ramp_cross else 1)
+        needed = bool(cross) or bool(self.self_weight and self.rate)
         carried = [views.carry(weak.detach() if self.detach_target else weak) for weak, _ in pairs] if needed else []
         seen = views.seen(maps[0].shape[2:], maps[0].device)
         points = views.points.flatten(0, 1)
@@ -155,9 +162,9 @@ class CoTeachingLoss:
         for output, kept in zip(outputs, reversed(choices), strict=True):
             weights = label_weights(kept, true, usable)
             total = total + self.loss_function(output, WeightedPoints(points, torch.cat([weights, weights]))).mean()
-        if self.cross_weight:
+        if cross:
             for (_, strong), other in zip(pairs, reversed(carried), strict=True):
-                total = total + self.cross_weight * consistency(strong, other, seen).mean()
+                total = total + cross * consistency(strong, other, seen).mean()
         self.choice = Choice(2 * judged, torch.stack([judged & ~kept for kept in choices]).sum(dim=0))
         return total
 
@@ -226,7 +233,8 @@ class CoTeachingTrainer(MultiDatasetTrainer):
         forget_rate: share of noisy labels that is left out after the ramp; about their share of wrong labels.
         ramp_epochs: length of the ramps.
         self_weight: of self-consistency in the ranking.
-        cross_weight: of cross-consistency in the loss.
+        cross_weight: of cross-consistency in the loss, after the ramp.
+        ramp_cross: whether that weight rises, too.
         among: "batch" or "landmark": which entries are ranked together.
         detach_target: whether the other network's weak prediction is a constant.
         heatmaps: makes heatmaps of an output; None where it is that.
@@ -276,6 +284,7 @@ class CoTeachingTrainer(MultiDatasetTrainer):
         ramp_epochs: float = 30,
         self_weight: float = 0.3,
         cross_weight: float = 1.0,
+        ramp_cross: bool = True,
         among: str = RankedAmong.BATCH,
         detach_target: bool = True,
         heatmaps: Callable | None = None,
@@ -300,6 +309,7 @@ class CoTeachingTrainer(MultiDatasetTrainer):
             ramp_epochs,
             self_weight,
             cross_weight,
+            ramp_cross,
             among,
             detach_target,
             heatmaps,

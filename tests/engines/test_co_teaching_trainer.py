@@ -183,14 +183,21 @@ def test_without_selection_and_consistency_it_is_the_plain_loss_of_both() -> Non
 
 
 @pytest.mark.parametrize("detach", [True, False])
-def test_cross_consistency_is_that_of_equation_20(detach: bool) -> None:
+@pytest.mark.parametrize(("ramped", "epoch", "part"), [(False, 0, 1.0), (True, 0, 0.0), (True, 5, 0.5), (True, 20, 1.0)])
+def test_cross_consistency_is_that_of_equation_20(detach: bool, ramped: bool, epoch: int, part: float) -> None:
     torch.manual_seed(0)
     maps = [torch.rand(4, 3, 8, 8, requires_grad=True) for _ in range(2)]
     views = same_views(torch.rand(2, 3, 2) * 7, torch.zeros(2, 3))
-    loss = CoTeachingLoss(Weights(), forget_rate=0, cross_weight=2.0, detach_target=detach)(maps, views)
+    form = CoTeachingLoss(
+        Weights(), forget_rate=0, ramp_epochs=10, cross_weight=2.0, ramp_cross=ramped, detach_target=detach
+    )
+    form.epoch = epoch
+    loss = form(maps, views)
     (f_weak, f_strong), (g_weak, g_strong) = (m.chunk(2) for m in maps)
-    wanted = 2 * ((f_strong - g_weak).square().mean() + (g_strong - f_weak).square().mean())
+    wanted = 2 * part * ((f_strong - g_weak).square().mean() + (g_strong - f_weak).square().mean())
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
+    if not part:
+        return
     loss.backward()
     assert all(bool(m.grad[:2].any()) is not detach for m in maps if m.grad is not None)
     assert all(bool(m.grad[2:].any()) for m in maps if m.grad is not None)
