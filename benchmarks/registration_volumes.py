@@ -202,7 +202,9 @@ def train(network: EdgeTransNet, volumes: Items, exemplar: Mapping[str, Any], se
         scale_schedule=True,
         exemplar_interval=10,
         prepare_batch=PrepareRegistrationBatch(
-            rotate_range=settings.rotate_range, scale_range=settings.scale_range, warp_rotate_range=settings.rotate_range
+            rotate_range=settings.rotate_range,
+            scale_range=settings.scale_range,
+            warp_rotate_range=settings.rotate_range,
         ),
         seed=settings.seed,
     )

@@ -70,7 +70,7 @@ class CoTeachingLoss:
     * :math:`L_{con}^{cross}`, for *all* entries, compares the strong view of one network with the carried weak view of the
       other. Here the weak prediction is a constant, the target of eq. 20; in the public code gradients flow into it too
       (``detach_target=False``).
-    * The share left out, ``w`` and ``c`` rise over ``ramp_epochs``; the paper gives no ``w``, 0.3 is the public code's, which
+    * The share left out, ``w`` and ``c`` rise over ``ramp_epochs``. The paper gives no ``w``; 0.3 is the code's, which
       weighs the other term with 1 - w. Paper and public code have a constant ``c`` (``ramp_cross=False``), with networks
       that know ImageNet. Of networks that know nothing the maps are empty at first, and agreement with empty maps holds
       those of slow landmarks there until selection gives them up (``benchmarks/planted_noise.py``).

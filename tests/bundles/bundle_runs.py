@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,6 +66,22 @@ def failure(run: Callable[[], object]) -> str:
             cause = cause.__cause__ or cause.__context__
         return "\n".join(texts)
     return pytest.fail("the run went through")
+
+
+def run_in_two_processes(files: Sequence[str | Path], settings: Mapping[str, Any], timeout: float = 600) -> str:
+    """Run a bundle as a user would on two GPUs; returns what it printed."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run"]
+    options = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
+    path = os.pathsep.join([str(BUNDLES.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, *launch, "--config_file", str([str(file) for file in files]), *options],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
 
 
 def valid_metadata(bundle: str, names: Sequence[str], tmp_path: Path) -> dict[str, Any]:

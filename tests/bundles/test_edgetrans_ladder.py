@@ -17,9 +17,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from bundle_runs import failure
+from bundle_runs import configs, failure, run_in_two_processes
 from film_bundle_runs import files
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
@@ -27,6 +28,7 @@ from test_one_shot_ladder import poisoned
 from test_one_shot_overlays import TINY, WRITERS, parsed
 
 from monai_landmarks.data import read_landmarks
+from monai_landmarks.data.datasets import isbi2015_datalist
 
 METHOD = "edgetrans_small"
 SMALL = ("cc2dv2", "cc2dv2_small", "edgetrans", METHOD)
@@ -57,13 +59,15 @@ def run(
     prepare: Any = None,
     **settings: Any,
 ) -> ConfigWorkflow:
-    """Run one stage, all (``"run"``) or the evaluation."""
-    evaluate = stage == "evaluate"
+    """Run one stage, all (``"run"``), ``"evaluate"`` or ``"inference"``."""
+    after = stage in ("evaluate", "inference")
+    if stage == "inference":
+        settings["data"] = isbi2015_datalist(data, "test1")
     flow = ConfigWorkflow(
-        config_file=files(bundle, "evaluate" if evaluate else "train", *SMALL, *overlays),
+        config_file=files(bundle, stage if after else "train", *SMALL, *overlays),
         logging_file=False,
-        run_id="run" if evaluate else stage,
-        workflow_type="train",
+        run_id="run" if after else stage,
+        workflow_type="inference" if stage == "inference" else "train",
         **{"bundle_root": str(root), "dataset_dir": str(data), **OWN[bundle], **settings},
     )
     flow.initialize()
@@ -272,11 +276,15 @@ def test_a_stage_without_its_predecessor_says_so(stage: str, words: str, data: P
 
 
 @pytest.mark.parametrize("overlays", [(), ("edgetrans_registration",)], ids=["student", "registration"])
-def test_both_halves_can_be_evaluated(overlays: tuple[str, ...], copied: Path, data: Path) -> None:
-    run("evaluate", copied, data, *overlays)
-    folder = copied / "eval" / METHOD / ("registration_only" if overlays else "")
-    metrics = json.loads((folder / "metrics.json").read_text())
+def test_evaluation_and_prediction_agree(overlays: tuple[str, ...], copied: Path, data: Path) -> None:
+    outs = {stage: copied / stage for stage in ("evaluate", "inference")}
+    for stage, out in outs.items():
+        run(stage, copied, data, *overlays, output_dir=str(out))
+    metrics = json.loads((outs["evaluate"] / "metrics.json").read_text())
     assert (metrics["phantom"], metrics["method"]) == (True, METHOD)
+    one, two = (read_landmarks(out / "predictions" / "151.mrk.json", spatial_dims=2) for out in outs.values())
+    np.testing.assert_allclose(one.points, two.points, atol=1e-4)
+    np.testing.assert_allclose(one.confidence, two.confidence, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("bundle", ["hand_xray", "chest_xray"])
@@ -288,3 +296,17 @@ def test_other_films_climb_the_same_ladder(bundle: str, tmp_path: Path) -> None:
     assert names == {"matcher.pt", "registration.pt", "model.pt"}
     run("evaluate", root, data, bundle=bundle)
     assert len(list(root.rglob("metrics.json"))) == 1
+
+
+# --- several processes -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_processes_climb_the_ladder(data: Path, tmp_path: Path) -> None:
+    given = [*files("cephalometric_xray", "train", *SMALL), configs("cephalometric_xray") / "multi_gpu_train.json"]
+    settings = {"bundle_root": tmp_path, "dataset_dir": data, **OWN["cephalometric_xray"], "matching_batch_size": 1}
+    run_in_two_processes(given, {**settings, "grid": [64, 128]})
+    assert len([path for path in (tmp_path / "models").rglob("*.pt") if "resume" not in path.parts]) == 4
+    assert {path.name.split(".")[0] for path in tmp_path.rglob("pseudo_labels/*")} == set(CASES) - {
+        exemplar_of(tmp_path)
+    }

@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from bundle_runs import BUNDLES, configs, failure, missing_files, valid_metadata
+from bundle_runs import BUNDLES, configs, failure, missing_files, run_in_two_processes, valid_metadata
 from film_bundle_runs import (
     EPOCHS,
     FOLDERS,
@@ -328,27 +325,14 @@ def test_batches_are_augmented_on_the_device(finished_films: Finished, bundle: s
 )
 def test_two_processes_train_together(bundle: str, overlay: str, tmp_path: Path) -> None:
     """With a loss that learns, with one that has no weights, with a network that returns two heatmaps."""
-    given = [*files(bundle, "train", overlay), str(configs(bundle) / "multi_gpu_train.json")]
+    given = [*files(bundle, "train", overlay), configs(bundle) / "multi_gpu_train.json"]
     settings = {"bundle_root": tmp_path, "phantom_parameters": PHANTOMS[bundle], "max_epochs": 1}
     if bundle == "chest_xray":
         settings["phantom_parameters"] = {**PHANTOMS[bundle], "num_validation": 2}
     else:
         settings["num_validation"] = 2
     settings |= {"grid": GRIDS[bundle], "val_interval": 1, "batch_size": 1, "elastic_range": 0.0, **TINY[overlay]}
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        "-m",
-        "monai.bundle",
-    ]
-    command += ["run", "--config_file", str(given), *(text for k, v in settings.items() for text in (f"--{k}", str(v)))]
-    path = os.pathsep.join([str(BUNDLES.parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    run_in_two_processes(given, settings)
     assert (tmp_path / f"models/{overlay}/model.pt").is_file()
 
 

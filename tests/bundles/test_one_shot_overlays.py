@@ -13,11 +13,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bundle_runs import BUNDLES, configs, failure
+from bundle_runs import configs, failure, run_in_two_processes
 from film_bundle_runs import files
 from monai.bundle import ConfigParser, ConfigWorkflow
 
@@ -326,21 +323,11 @@ def test_a_student_without_a_single_step_is_refused(root: Path, hands: Path, tmp
 @every_bundle
 def test_two_processes_climb_the_ladder(bundle: str, tmp_path: Path) -> None:
     WRITERS[bundle](tmp_path / "films")
-    given = [*files(bundle, "train", *PAPER[bundle], "cc2dv2_small"), str(configs(bundle) / "multi_gpu_train.json")]
+    given = [*files(bundle, "train", *PAPER[bundle], "cc2dv2_small"), configs(bundle) / "multi_gpu_train.json"]
     settings = {"bundle_root": tmp_path, "dataset_dir": tmp_path / "films", **TINY[bundle], "matching_batch_size": 1}
     settings |= {"grid": [64, 128]}  # one film in a batch: batch normalisation needs more than one cell
-    options = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run"]
-    path = os.pathsep.join([str(BUNDLES.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, *launch, "--config_file", str(given), *options],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
-        capture_output=True,
-        text=True,
-        timeout=1200,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    said = re.findall(r"\['[^]]*'\]", done.stdout)  # lines of two processes may run into each other
+    printed = run_in_two_processes(given, settings)
+    said = re.findall(r"\['[^]]*'\]", printed)  # lines of two processes may run into each other
     assert len(said) >= 2
     assert len(set(said)) == 1
     assert len(list((tmp_path / "models").rglob("m*.pt"))) == 3

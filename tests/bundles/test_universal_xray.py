@@ -14,15 +14,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from bundle_runs import BUNDLES, failure, valid_metadata
+from bundle_runs import failure, run_in_two_processes, valid_metadata
 from ignite.engine import Events
 from monai.bundle import ConfigParser, verify_net_in_out
 from universal_runs import (
@@ -355,17 +352,6 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
     }
     own = {name: settings_of(name, phantom_parameters=films[name]) for name in NAMES}
     settings = options("train", tmp_path, dataset_settings=own, max_epochs=1)
-    listed = files("train", "multi_gpu_train.json")
-    words = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    path = os.pathsep.join([str(BUNDLES.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [*torchrun, "-m", "monai.bundle", "run", "--config_file", str(listed), *words],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    run_in_two_processes(files("train", "multi_gpu_train.json"), settings)
     run("evaluate", tmp_path, dataset_settings=own)
     assert all((tmp_path / "eval" / METHOD / name / "metrics.json").is_file() for name in NAMES)

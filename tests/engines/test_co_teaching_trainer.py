@@ -183,7 +183,9 @@ def test_without_selection_and_consistency_it_is_the_plain_loss_of_both() -> Non
 
 
 @pytest.mark.parametrize("detach", [True, False])
-@pytest.mark.parametrize(("ramped", "epoch", "part"), [(False, 0, 1.0), (True, 0, 0.0), (True, 5, 0.5), (True, 20, 1.0)])
+@pytest.mark.parametrize(
+    ("ramped", "epoch", "part"), [(False, 0, 1.0), (True, 0, 0.0), (True, 5, 0.5), (True, 20, 1.0)]
+)
 def test_cross_consistency_is_that_of_equation_20(detach: bool, ramped: bool, epoch: int, part: float) -> None:
     torch.manual_seed(0)
     maps = [torch.rand(4, 3, 8, 8, requires_grad=True) for _ in range(2)]
