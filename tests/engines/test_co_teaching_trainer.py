@@ -265,6 +265,16 @@ def test_an_epoch_says_how_many_labels_were_kept() -> None:
     assert judged == {"c0": [0, 0, 0], "c1": [0, 6, 6], **{f"c{n}": [6, 6, 6] for n in range(2, 6)}}
 
 
+def test_volumes_are_taught_as_films_are() -> None:
+    generator = torch.Generator().manual_seed(0)
+    volume = {"points": torch.tensor([[4.0, 5.0, 6.0], [8.0, 3.0, 9.0]]), "scores": torch.zeros(2)}
+    items = [{**volume, "image": torch.rand(1, 11, 12, 13, generator=generator), "case": str(n)} for n in range(4)]
+    network = TwinNet(nn.Conv3d(1, 2, 3, padding=1), nn.Conv3d(1, 2, 3, padding=1))
+    before = [value.clone() for value in network.parameters()]
+    trainer_of(items, network, epochs=1, forget_rate=0.5, ramp_epochs=0).run()
+    assert not any(torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True))
+
+
 def train(folder: Path, epochs: int, resume: bool = False) -> tuple[dict[str, torch.Tensor], Engine]:
     """Everything random takes part: shuffling, views, dropout; and the ramp."""
     network = twins(dropout=0.2)

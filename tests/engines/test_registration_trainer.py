@@ -130,13 +130,22 @@ def test_it_learns_to_carry_the_landmarks() -> None:
     assert curve[-1]["global_loss"] < 0.7 * curve[0]["global_loss"]
 
 
-def test_the_published_network_is_trained() -> None:
-    network = EdgeTransNet(2, encoder="resnet18", width=0.0625, channels=4, layers=1)
+@pytest.mark.parametrize("shape", [SHAPE, (17, 24, 19)])
+def test_the_published_network_is_trained(shape: tuple[int, ...]) -> None:
+    dims = len(shape)
+    network = EdgeTransNet(dims, encoder="resnet18", width=0.0625, channels=4, layers=1, norm="group")
     before = {key: value.clone() for key, value in network.named_parameters()}
-    trainer_of(films(4), network, epochs=1).run()
+    generator = torch.Generator().manual_seed(2)
+    items = [{"image": torch.rand(1, *shape, generator=generator), "case": str(number)} for number in range(4)]
+    points = torch.tensor([[8.0, 9.5, 7.0], [12.0, 7.0, 9.0]])[:, :dims]
+    trainer = trainer_of(items, network, epochs=3, exemplar={**items[0], "points": points})
+    trainer.run()
     moved = [key for key, value in network.named_parameters() if not torch.equal(before[key], value)]
     assert any(key.startswith("affine_head") for key in moved)
     assert any(key.startswith("local_head") for key in moved)
+    assert math.isfinite(trainer.state.metrics["selection_error"])
+    assert torch.equal(trainer.state.pseudo_landmarks["0"], points)
+    assert all(found.shape == (2, dims) for found in trainer.state.pseudo_landmarks.values())
 
 
 # The objective
