@@ -113,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(data: Path, work: Path, part: str, settings: Settings) -> dict[str, Any]:
     """Train on the training section and score one part; network and pictures go to ``work``."""
+    work.mkdir(parents=True, exist_ok=True)
     set_determinism(seed=settings.seed)
     hardware = describe_hardware()
     training = mouse_skull_ct_datalist(data, "training", settings.fold)
