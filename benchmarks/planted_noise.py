@@ -58,6 +58,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no self-consistency": {"self_weight": 0.0},
     "no cross-consistency": {"cross_weight": 0.0},
     "cross-consistency from the start": {"ramp_cross": False},
+    "ranked as published": {"among": "batch"},
+    "both as published": {"among": "batch", "ramp_cross": False},
     "no selection": {"forget_rate": 0.0},
 }
 
@@ -119,7 +121,7 @@ def train(
         loss_function=HeatmapMSELoss(sigma=options.sigma),
         prepare_batch=PrepareTwoViewsBatch(strong=BatchedSpatialAugmentation(ranges, padding_mode="border")),
         seed=options.seed,
-        **{"forget_rate": options.forget_rate, "ramp_epochs": options.ramp, "among": options.among, **variant},
+        **{"forget_rate": options.forget_rate, "ramp_epochs": options.ramp, **variant},
     )
     trainer.logger.setLevel(logging.WARNING)
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _: schedule.step())
@@ -178,7 +180,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--held_out", type=int, default=20)
     parser.add_argument("--share", type=float, default=0.3, help="of labels that are moved")
     parser.add_argument("--forget_rate", type=float, default=0.3)
-    parser.add_argument("--among", default="batch")
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--ramp", type=int, default=30, help="epochs until the forget rate is reached")
     parser.add_argument("--batch", type=int, default=8)

@@ -33,6 +33,7 @@ __all__ = [
 class RankedAmong(StrEnum):
     """With which others an entry of a batch is compared."""
 
+    RELATIVE = "relative"
     BATCH = "batch"
     LANDMARK = "landmark"
 
@@ -130,17 +131,19 @@ def mean_over_views(errors: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
 
 
 def select_small(
-    values: torch.Tensor, ranked: torch.Tensor, rate: float, among: str = RankedAmong.BATCH
+    values: torch.Tensor, ranked: torch.Tensor, rate: float, among: str = RankedAmong.RELATIVE
 ) -> torch.Tensor:
     """Choose the entries of smallest value: all but the share ``rate`` of those that are ranked, rounded up.
 
     Args:
-        values: ``(B, N)``, one for each sample and landmark.
+        values: ``(B, N)``, one for each sample and landmark, none negative.
         ranked: ``(B, N)`` bool: which take part.
         rate: share to leave out, in [0, 1).
         among: "batch" ranks all entries of the batch together, as published: a landmark that is difficult on every image
-            is left out on every image. "landmark" ranks each landmark by itself: as many of it are kept as of any other, so
-            none is forgotten, but it takes batches of some images.
+            is left out on every image, and a network that does not know it yet never learns it
+            (``benchmarks/planted_noise.py``). "relative" ranks them together as multiples of the mean of their landmark in
+            the batch: left out is what stands out for its landmark; a batch of one image is ranked as it is. "landmark" ranks each landmark by itself: as many of it
+            are kept as of any other, whichever has more wrong labels.
 
     Returns:
         ``(B, N)`` bool, false for entries that are not ranked. At least one of a group with ranked entries is chosen; of
@@ -154,15 +157,21 @@ def select_small(
         >>> values = torch.tensor([[0.1, 0.9], [0.3, 0.7]])
         >>> select_small(values, torch.ones(2, 2, dtype=torch.bool), 0.5)
         tensor([[ True, False],
+                [False,  True]])
+        >>> select_small(values, torch.ones(2, 2, dtype=torch.bool), 0.5, among="batch")
+        tensor([[ True, False],
                 [ True, False]])
         >>> select_small(values, torch.ones(2, 2, dtype=torch.bool), 0.5, among="landmark")
         tensor([[ True, False],
                 [False,  True]])
     """
     forget_rate(0, rate)  # refuses a rate that is none
-    whole = look_up_option(among, RankedAmong) == RankedAmong.BATCH
+    option = look_up_option(among, RankedAmong)
+    if option == RankedAmong.RELATIVE and len(values) > 1:
+        mean = (values * ranked).sum(dim=0) / ranked.sum(dim=0).clamp(min=1)
+        values = values / torch.where(mean > 0, mean, 1)
     groups = values.masked_fill(~ranked, torch.inf)
-    groups = groups.reshape(-1, 1) if whole else groups
+    groups = groups if option == RankedAmong.LANDMARK else groups.reshape(-1, 1)
     places = groups.argsort(dim=0, stable=True).argsort(dim=0)
     # 0.3 * 10 is a little more than 3 in floating point.
     count = ranked.reshape(groups.shape).sum(dim=0, keepdim=True)

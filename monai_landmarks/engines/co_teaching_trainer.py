@@ -108,7 +108,7 @@ class CoTeachingLoss:
         self_weight: float = 0.3,
         cross_weight: float = 1.0,
         ramp_cross: bool = True,
-        among: str = RankedAmong.BATCH,
+        among: str = RankedAmong.RELATIVE,
         detach_target: bool = True,
         heatmaps: Callable | None = None,
         landmark_errors: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = gaussian_error,
@@ -235,7 +235,7 @@ class CoTeachingTrainer(MultiDatasetTrainer):
         self_weight: of self-consistency in the ranking.
         cross_weight: of cross-consistency in the loss, after the ramp.
         ramp_cross: whether that weight rises, too.
-        among: "batch" or "landmark": which entries are ranked together.
+        among: "relative", "batch" (published) or "landmark": how entries are ranked, see :func:`select_small`.
         detach_target: whether the other network's weak prediction is a constant.
         heatmaps: makes heatmaps of an output; None where it is that.
         landmark_errors: error of each label, for the ranking.
@@ -285,7 +285,7 @@ class CoTeachingTrainer(MultiDatasetTrainer):
         self_weight: float = 0.3,
         cross_weight: float = 1.0,
         ramp_cross: bool = True,
-        among: str = RankedAmong.BATCH,
+        among: str = RankedAmong.RELATIVE,
         detach_target: bool = True,
         heatmaps: Callable | None = None,
         landmark_errors: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = gaussian_error,
