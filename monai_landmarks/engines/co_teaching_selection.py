@@ -142,8 +142,8 @@ def select_small(
         among: "batch" ranks all entries of the batch together, as published: a landmark that is difficult on every image
             is left out on every image, and a network that does not know it yet never learns it
             (``benchmarks/planted_noise.py``). "relative" ranks them together as multiples of the mean of their landmark in
-            the batch: left out is what stands out for its landmark; a batch of one image is ranked as it is. "landmark" ranks each landmark by itself: as many of it
-            are kept as of any other, whichever has more wrong labels.
+            the batch: left out is what stands out for its landmark; a batch of one image is ranked as it is. "landmark"
+            ranks each landmark by itself: as many of it are kept as of any other, whichever has more wrong labels.
 
     Returns:
         ``(B, N)`` bool, false for entries that are not ranked. At least one of a group with ranked entries is chosen; of

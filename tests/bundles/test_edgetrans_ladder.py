@@ -134,7 +134,9 @@ def test_default_values_are_the_papers(bundle: str) -> None:
         "forget_rate": 0.8,
         "ramp_epochs": 30,
         "cross_weight": 1.0,
-        "ramp_cross": True,  # ours: networks here need not know ImageNet
+        # ours, as networks here need not know ImageNet:
+        "ramp_cross": True,
+        "among": "relative",
     }.items():
         assert parser[key] == value, key
     assert parser["sigma"] == 3 * 4  # of heatmaps of a quarter of the image's size

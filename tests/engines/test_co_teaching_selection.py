@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monai_landmarks.engines.co_teaching_selection import (
+    RankedAmong,
     consistency,
     forget_rate,
     gaussian_error,
@@ -38,7 +39,19 @@ TABLE = torch.tensor([[0.1, 0.9, 0.5, 0.2], [0.3, 0.8, 0.6, 0.05], [0.2, 0.7, 0.
 
 def test_the_batch_is_ranked_as_one_table() -> None:
     wanted = [[1, 0, 0, 1], [1, 0, 0, 1], [1, 0, 1, 0]]
-    assert select_small(TABLE, ALL, 0.5).int().tolist() == wanted
+    assert select_small(TABLE, ALL, 0.5, among="batch").int().tolist() == wanted
+
+
+def test_a_landmark_that_is_difficult_on_every_image_is_not_left_out_for_that() -> None:
+    """One label of each landmark stands out; the network does not know the last landmark yet."""
+    values = torch.tensor([[0.9, 0.1, 0.2, 1.0], [0.1, 0.1, 0.8, 1.1], [0.1, 0.7, 0.2, 1.9]])
+    wanted = [[0, 1, 1, 1], [1, 1, 0, 1], [1, 0, 1, 0]]
+    assert select_small(values, ALL, 1 / 3).int().tolist() == wanted
+    assert not select_small(values, ALL, 1 / 3, among="batch")[:, 3].any()
+
+
+def test_one_image_alone_is_ranked_as_it_is() -> None:
+    assert select_small(TABLE[:1], ALL[:1], 0.5).tolist() == [[True, False, False, True]]
 
 
 def test_each_landmark_is_ranked_by_itself() -> None:
@@ -49,19 +62,27 @@ def test_each_landmark_is_ranked_by_itself() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10**6), rate=st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.99]), each=st.booleans())
-def test_selection_is_that_of_a_sorted_list(seed: int, rate: float, each: bool) -> None:
+@given(
+    seed=st.integers(0, 10**6),
+    rate=st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.99]),
+    among=st.sampled_from(RankedAmong),
+)
+def test_selection_is_that_of_a_sorted_list(seed: int, rate: float, among: RankedAmong) -> None:
     rng = np.random.default_rng(seed)
     values, ranked = rng.integers(0, 6, (5, 4)) / 8, rng.uniform(size=(5, 4)) < 0.7
     kept = np.zeros((5, 4), bool)
+    shown = values.copy()
+    if among == RankedAmong.RELATIVE:
+        for j in range(4):
+            mean = values[ranked[:, j], j].mean() if ranked[:, j].any() else 1
+            shown[:, j] /= mean or 1
+    each = among == RankedAmong.LANDMARK
     groups = [[(i, j) for i in range(5)] for j in range(4)] if each else [[(i, j) for i in range(5) for j in range(4)]]
     for group in groups:
-        entries = sorted((e for e in group if ranked[e]), key=lambda e: values[e])
+        entries = sorted((e for e in group if ranked[e]), key=lambda e: shown[e])
         for entry in entries[: math.ceil(round((1 - rate) * len(entries), 6))]:
             kept[entry] = True
-    found = select_small(
-        torch.from_numpy(values), torch.from_numpy(ranked), rate, among="landmark" if each else "batch"
-    )
+    found = select_small(torch.from_numpy(values), torch.from_numpy(ranked), rate, among)
     assert np.array_equal(found.numpy(), kept)
 
 
@@ -74,7 +95,11 @@ def test_a_rate_that_is_no_exact_binary_number_keeps_what_it_says() -> None:
 def test_missing_labels_are_never_chosen_and_do_not_count() -> None:
     ranked = torch.tensor([[1, 1, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]]).bool()
     nothing = TABLE.masked_fill(~ranked, -1.0)
-    assert select_small(nothing, ranked, 0.5).int().tolist() == [[1, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert select_small(nothing, ranked, 0.5, among="batch").int().tolist() == [
+        [1, 0, 0, 1],
+        [0, 0, 0, 0],
+        [0, 0, 0, 0],
+    ]
     assert not select_small(TABLE, ~ALL, 0.5).any()
 
 
@@ -86,9 +111,9 @@ def test_self_consistency_of_each_entry_changes_the_order_and_that_of_the_batch_
     seen = torch.ones(2, 1, 4, 4, dtype=torch.bool)
     own = consistency(strong, torch.zeros_like(strong), seen)
     ranked = torch.ones(2, 2, dtype=torch.bool)
-    plain = select_small(noise, ranked, 0.5)
-    assert torch.equal(select_small(noise + 0.3 * own.mean(), ranked, 0.5), plain)
-    assert select_small(noise + 0.3 * own, ranked, 0.5).tolist() == [[False, True], [True, False]]
+    plain = select_small(noise, ranked, 0.5, among="batch")
+    assert torch.equal(select_small(noise + 0.3 * own.mean(), ranked, 0.5, among="batch"), plain)
+    assert select_small(noise + 0.3 * own, ranked, 0.5, among="batch").tolist() == [[False, True], [True, False]]
 
 
 # --- errors -------------------------------------------------------------------------------------------------------------
