@@ -38,6 +38,7 @@ from ignite.engine import Events
 from monai.data import Dataset
 from torch.utils.data import DataLoader
 
+from benchmarks.__main__ import describe_hardware
 from monai_landmarks.data import atomic_write
 from monai_landmarks.data.phantoms import cephalogram_phantom
 from monai_landmarks.engines.co_teaching_trainer import CoTeachingTrainer
@@ -192,7 +193,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a row for each variant, and write them."""
-    options = parse(arguments)
+    options, hardware = parse(arguments), describe_hardware()
     films = draw_films(range(options.films), options.reduction)
     held_out = draw_films(range(10_000, 10_000 + options.held_out), options.reduction)
     rows = []
@@ -204,7 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.output:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
         with atomic_write(options.output) as temporary:
-            temporary.write_text(json.dumps({"settings": settings, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+            content = {"hardware": hardware, "settings": settings, "rows": rows}
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
