@@ -31,6 +31,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset
@@ -117,20 +118,9 @@ def run(data: Path, work: Path, part: str, settings: Settings) -> dict[str, Any]
     set_determinism(seed=settings.seed)
     hardware = describe_hardware()
     training = mouse_skull_ct_datalist(data, "training", settings.fold)
-    volumes = load(unlabelled_datalist(training), settings)
     [exemplar] = load(training[:1], settings)
-    network = EdgeTransNet(
-        3,
-        1,
-        settings.encoder,
-        width=settings.width,
-        channels=settings.channels,
-        attention=False,
-        local_steps=2,
-        norm="group",
-    )
     start = time.process_time()
-    curve = train(network, volumes, exemplar, settings)
+    network, curve = train(load(unlabelled_datalist(training), settings), exemplar, settings)
     seconds = time.process_time() - start
     torch.save(network.state_dict(), work / "registration.pt")
 
@@ -138,13 +128,7 @@ def run(data: Path, work: Path, part: str, settings: Settings) -> dict[str, Any]
     net.set_exemplar(exemplar["image"], exemplar["points"], NAMES)
     truth = [e for e in mouse_skull_ct_datalist(data, part, settings.fold) if e["case"] != exemplar["case"]]
     sought = load(unlabelled_datalist(truth), settings)
-    rows = carry(net, sought)
-    labelled = load(training, settings)
-    rows["exemplar's points in the turned volumes"] = place(exemplar["points"], sought)
-    rows["mean shape in the turned volumes"] = place(torch.stack([one["points"] for one in labelled]).mean(0), sought)
-    mean = torch.stack([torch.as_tensor(entry["landmarks"]) for entry in training]).mean(dim=0)
-    rows["mean shape, no volume turned"] = {item["case"]: Landmarks(mean.numpy(), NAMES) for item in sought}
-
+    rows = {**carry(net, sought), **guess(exemplar, load(training, settings), sought)}
     true = {entry["case"]: Landmarks(entry["landmarks"], NAMES) for entry in truth}
     results = [evaluate(found, true, "native/mm", method=method) for method, found in rows.items()]
     print(compare(results))
@@ -185,8 +169,18 @@ def load(entries: Sequence[Mapping[str, Any]], settings: Settings) -> Items:
     return [transform(dict(entry)) for entry in entries]
 
 
-def train(network: EdgeTransNet, volumes: Items, exemplar: Mapping[str, Any], settings: Settings) -> list[dict]:
-    """Learn to register volumes; returns what was seen of each tenth epoch, none of which knows a label."""
+def train(volumes: Items, exemplar: Mapping[str, Any], settings: Settings) -> tuple[EdgeTransNet, list[dict]]:
+    """Learn to register volumes; returns the network and what was seen of each tenth epoch, which knows no label."""
+    network = EdgeTransNet(
+        3,
+        1,
+        settings.encoder,
+        width=settings.width,
+        channels=settings.channels,
+        attention=False,
+        local_steps=2,
+        norm="group",
+    )
     loader = DataLoader(Dataset(volumes), batch_size=settings.batch_size, shuffle=True, drop_last=True)
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -219,7 +213,7 @@ def train(network: EdgeTransNet, volumes: Items, exemplar: Mapping[str, Any], se
 
     trainer.add_event_handler(Events.EPOCH_COMPLETED, note)
     trainer.run()
-    return curve
+    return network, curve
 
 
 @torch.no_grad()
@@ -239,9 +233,15 @@ def in_world(points: torch.Tensor, item: Mapping[str, Any]) -> Landmarks:
     return Landmarks(apply_affine(points.double(), image_affine(item["image"])).numpy(), NAMES)
 
 
-def place(points: torch.Tensor, volumes: Items) -> Found:
-    """Expect the same voxels in every volume."""
-    return {item["case"]: in_world(points, item) for item in volumes}
+def guess(exemplar: Mapping[str, Any], labelled: Items, sought: Items) -> dict[str, Found]:
+    """Expect landmarks without a look at the image: at the same voxels of the turned volumes, and where none is turned."""
+    places = {
+        "exemplar's points in the turned volumes": exemplar["points"],
+        "mean shape in the turned volumes": torch.stack([item["points"] for item in labelled]).mean(dim=0),
+    }
+    guesses = {name: {item["case"]: in_world(points, item) for item in sought} for name, points in places.items()}
+    mean = np.mean([in_world(item["points"], item).points for item in labelled], axis=0)
+    return {**guesses, "mean shape, no volume turned": {item["case"]: Landmarks(mean, NAMES) for item in sought}}
 
 
 @torch.no_grad()
