@@ -40,8 +40,8 @@ from monai.transforms import Compose, ScaleIntensityRanged
 from monai.utils import optional_import
 
 from benchmarks.__main__ import describe_hardware
-from benchmarks.summary import summary
-from monai_landmarks.data import Landmarks, atomic_write
+from benchmarks.summary import summary, write_record
+from monai_landmarks.data import Landmarks
 from monai_landmarks.data.datasets import ISBI2015_LANDMARKS, isbi2015_datalist
 from monai_landmarks.protocols import compare, evaluate
 from monai_landmarks.transforms import FitToGridd, LoadFilmd, SmoothInMillimetersd
@@ -258,8 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "runs": {result.method: summary(result) for result in results},
             **costs,
         }
-        with atomic_write(options.output) as path:
-            path.write_text(json.dumps(content, indent=1) + "\n")
+        write_record(options.output, content)
     return 0
 
 

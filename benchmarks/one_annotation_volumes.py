@@ -19,7 +19,6 @@ only the chosen volume's are read, but for the guess by the mean shape, which ha
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -37,7 +36,7 @@ from monai.networks.utils import eval_mode
 from monai.transforms import Compose, ScaleIntensityRangePercentilesd, SelectItemsd
 from monai.utils import set_determinism
 
-from monai_landmarks.data import Landmarks, atomic_write, pseudo_labelled_datalist, unlabelled_datalist, write_landmarks
+from monai_landmarks.data import Landmarks, pseudo_labelled_datalist, unlabelled_datalist, write_landmarks
 from monai_landmarks.data.datasets import HIPPOCAMPUS_LANDMARKS, hippocampus_datalist
 from monai_landmarks.engines import (
     PatchMatchingTrainer,
@@ -63,7 +62,7 @@ from monai_landmarks.transforms import (
 )
 
 from .__main__ import describe_hardware
-from .summary import summary
+from .summary import summary, write_record
 
 NAMES = list(HIPPOCAMPUS_LANDMARKS)
 Entries = Sequence[Mapping[str, Any]]
@@ -115,8 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         record = run(options.data, options.work or Path(folder), settings)
     if options.output:
-        with atomic_write(options.output) as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(options.output, record)
     return 0
 
 

@@ -23,7 +23,6 @@ network; rejected shares are those after the ramp, of labels that were moved and
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import math
 import sys
@@ -39,7 +38,7 @@ from monai.data import Dataset
 from torch.utils.data import DataLoader
 
 from benchmarks.__main__ import describe_hardware
-from monai_landmarks.data import atomic_write
+from benchmarks.summary import write_record
 from monai_landmarks.data.phantoms import cephalogram_phantom
 from monai_landmarks.engines.co_teaching_trainer import CoTeachingTrainer
 from monai_landmarks.engines.co_teaching_views import PrepareTwoViewsBatch
@@ -204,9 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     if options.output:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
-        with atomic_write(options.output) as temporary:
-            content = {"hardware": hardware, "settings": settings, "rows": rows}
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_record(options.output, {"hardware": hardware, "settings": settings, "rows": rows})
     return 0
 
 

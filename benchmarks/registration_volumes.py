@@ -22,7 +22,6 @@ voxels of the turned volumes; and, for knowing how alike the heads are, the mean
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -39,7 +38,7 @@ from monai.networks.utils import eval_mode
 from monai.transforms import Compose, ScaleIntensityRanged, SelectItemsd
 from monai.utils import set_determinism
 
-from monai_landmarks.data import Landmarks, atomic_write, unlabelled_datalist
+from monai_landmarks.data import Landmarks
 from monai_landmarks.data.datasets import MOUSE_SKULL_LANDMARKS, mouse_skull_ct_datalist
 from monai_landmarks.engines import (
     PrepareRegistrationBatch,
@@ -62,7 +61,7 @@ from monai_landmarks.transforms import (
 )
 
 from .__main__ import describe_hardware
-from .summary import summary
+from .summary import summary, write_record
 
 NAMES = list(MOUSE_SKULL_LANDMARKS)
 Items = list[dict[str, Any]]
@@ -107,8 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         record = run(data, work or Path(folder), part, Settings(**options))
     if output:
-        with atomic_write(output) as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(output, record)
     return 0
 
 
@@ -117,22 +115,23 @@ def run(data: Path, work: Path, part: str, settings: Settings) -> dict[str, Any]
     work.mkdir(parents=True, exist_ok=True)
     set_determinism(seed=settings.seed)
     hardware = describe_hardware()
-    training = mouse_skull_ct_datalist(data, "training", settings.fold)
-    [exemplar] = load(training[:1], settings)
+    training = load(mouse_skull_ct_datalist(data, "training", settings.fold), settings)
+    exemplar = training[0]
     start = time.process_time()
-    network, curve = train(load(unlabelled_datalist(training), settings), exemplar, settings)
+    network, curve = train([without_points(item) for item in training], exemplar, settings)
     seconds = time.process_time() - start
     torch.save(network.state_dict(), work / "registration.pt")
 
     net = RegisteredExemplarNet(network, len(NAMES))
     net.set_exemplar(exemplar["image"], exemplar["points"], NAMES)
     truth = [e for e in mouse_skull_ct_datalist(data, part, settings.fold) if e["case"] != exemplar["case"]]
-    sought = load(unlabelled_datalist(truth), settings)
-    rows = {**carry(net, sought), **guess(exemplar, load(training, settings), sought)}
+    scored = load(truth, settings)
+    sought = [without_points(item) for item in scored]
+    rows = {**carry(net, sought), **guess(exemplar, training, sought)}
     true = {entry["case"]: Landmarks(entry["landmarks"], NAMES) for entry in truth}
     results = [evaluate(found, true, "native/mm", method=method) for method, found in rows.items()]
     print(compare(results))
-    draw(net, load(truth[:1], settings)[0], work)
+    draw(net, scored[0], work)
     return {
         "hardware": hardware,
         "settings": asdict(settings),
@@ -147,7 +146,7 @@ def run(data: Path, work: Path, part: str, settings: Settings) -> dict[str, Any]
 
 
 def load(entries: Sequence[Mapping[str, Any]], settings: Settings) -> Items:
-    """Load volumes in their drawn poses, with voxel points where an entry has landmarks."""
+    """Load volumes in their drawn poses, with points in voxels."""
     pose = RandSpatialLandmarksd(
         "image",
         spatial_size=settings.grid,
@@ -156,17 +155,22 @@ def load(entries: Sequence[Mapping[str, Any]], settings: Settings) -> Items:
         translate_range_mm=settings.pose_shift_mm,
         fill=0,
     )
-    steps: list[Any] = [
-        LoadVolumed("image"),
-        ScaleIntensityRanged("image", 0, 160, 0, 1, clip=True),
-        SeededByCased(pose),
-    ]
-    if "landmarks" in entries[0]:
-        steps.append(LoadLandmarksd("landmarks", names=NAMES, check_inside=False))
-        steps.append(LandmarksWorldToImaged("landmarks", refer_keys="image", output_keys="points"))
-    steps.append(SelectItemsd(["image", "case", "points"], allow_missing_keys=True))
-    transform = Compose(steps)
+    transform = Compose(
+        [
+            LoadVolumed("image"),
+            ScaleIntensityRanged("image", 0, 160, 0, 1, clip=True),
+            SeededByCased(pose),
+            LoadLandmarksd("landmarks", names=NAMES, check_inside=False),
+            LandmarksWorldToImaged("landmarks", refer_keys="image", output_keys="points"),
+            SelectItemsd(["image", "case", "points"]),
+        ]
+    )
     return [transform(dict(entry)) for entry in entries]
+
+
+def without_points(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage may see that must not know the landmarks."""
+    return {key: value for key, value in item.items() if key != "points"}
 
 
 def train(volumes: Items, exemplar: Mapping[str, Any], settings: Settings) -> tuple[EdgeTransNet, list[dict]]:

@@ -8,15 +8,19 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What of an evaluation goes into a file of numbers."""
+"""What of an evaluation goes into a file of numbers, and the writing of one."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from monai_landmarks.data import atomic_write
 from monai_landmarks.protocols import EvaluationResult
 
-__all__ = ["summary"]
+__all__ = ["summary", "write_record"]
 
 
 def summary(result: EvaluationResult) -> dict[str, Any]:
@@ -35,3 +39,9 @@ def summary(result: EvaluationResult) -> dict[str, Any]:
         "landmark_mean_mm": dict(zip(result.names, errors["landmark_mean"], strict=True)),
         "info": content["info"],
     }
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a file of numbers, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

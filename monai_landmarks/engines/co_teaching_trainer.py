@@ -130,6 +130,11 @@ class CoTeachingLoss:
         """Share of the noisy labels that is left out in this epoch."""
         return forget_rate(self.epoch, self.highest_rate, self.ramp_epochs)
 
+    @property
+    def _risen(self) -> float:
+        """Share of the weights that this epoch has."""
+        return ramp(self.epoch, self.ramp_epochs, "linear")
+
     def __call__(self, outputs: Any, views: TwoViews) -> torch.Tensor:
         """Give the loss of both networks, a scalar.
 
@@ -146,8 +151,7 @@ class CoTeachingLoss:
             )
         maps = [self._maps(output, views) for output in outputs]
         pairs = [found.chunk(2) for found in maps]
-        risen = ramp(self.epoch, self.ramp_epochs, "linear")
-        cross = self.cross_weight * (risen if self.ramp_cross else 1)
+        cross = self.cross_weight * (self._risen if self.ramp_cross else 1)
         needed = bool(cross) or bool(self.self_weight and self.rate)
         carried = [views.carry(weak.detach() if self.detach_target else weak) for weak, _ in pairs] if needed else []
         seen = views.seen(maps[0].shape[2:], maps[0].device)
@@ -196,7 +200,7 @@ class CoTeachingLoss:
         """Which noisy labels each network believes, two times ``(B, N)``."""
         if not self.rate:
             return [judged] * 2
-        weight = self.self_weight * ramp(self.epoch, self.ramp_epochs, "linear")
+        weight = self.self_weight * self._risen
         choices = []
         for index, found in enumerate(maps):
             values = mean_over_views(self.landmark_errors(found, points), shown)

@@ -68,14 +68,24 @@ def failure(run: Callable[[], object]) -> str:
     return pytest.fail("the run went through")
 
 
+def command(files: Sequence[str | Path], settings: Mapping[str, Any]) -> list[str]:
+    """What follows the interpreter's name to run a bundle."""
+    options = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
+    return ["-m", "monai.bundle", "run", "--config_file", str([str(file) for file in files]), *options]
+
+
+def environment() -> dict[str, str]:
+    """For a process that runs a bundle."""
+    path = os.pathsep.join([str(BUNDLES.parent), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
 def run_in_two_processes(files: Sequence[str | Path], settings: Mapping[str, Any], timeout: float = 600) -> str:
     """Run a bundle as a user would on two GPUs; returns what it printed."""
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run"]
-    options = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
-    path = os.pathsep.join([str(BUNDLES.parent), os.environ.get("PYTHONPATH", "")])
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
-        [sys.executable, *launch, "--config_file", str([str(file) for file in files]), *options],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        [*launch, *command(files, settings)],
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=timeout,

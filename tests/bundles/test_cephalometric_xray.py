@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -20,11 +19,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
 import pytest
 import torch
+from bundle_runs import command, environment, run_in_two_processes
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_metadata, verify_net_in_out
 from PIL import Image
 
@@ -276,16 +277,8 @@ def test_checkpoint_of_another_architecture_or_list_is_refused(trained: Path, tm
     assert not list(tmp_path.rglob("*.mrk.json"))
 
 
-def command(*files: Path, root: Path, **overrides) -> list[str]:
-    settings = {"bundle_root": root, **TINY, **PHANTOM, **overrides}
-    listed = "[" + ",".join(f"'{f}'" for f in files) + "]"
-    options = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
-    return ["-m", "monai.bundle", "run", "--config_file", listed, *options]
-
-
-def environment() -> dict[str, str]:
-    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+def settings_of(root: Path, **overrides: Any) -> dict[str, Any]:
+    return {"bundle_root": root, **TINY, **PHANTOM, **overrides}
 
 
 @pytest.mark.slow
@@ -294,7 +287,10 @@ def test_killed_run_resumes_from_its_last_epoch(tmp_path: Path) -> None:
     resume = tmp_path / "models" / "quickstart" / "resume"
     log = (tmp_path / "log.txt").open("w")
     run = subprocess.Popen(
-        [sys.executable, *command(*files, root=tmp_path, max_epochs=500)], env=environment(), stdout=log, stderr=log
+        [sys.executable, *command(files, settings_of(tmp_path, max_epochs=500))],
+        env=environment(),
+        stdout=log,
+        stderr=log,
     )
     deadline = time.time() + 400
     while not list(resume.glob("training_checkpoint_epoch=*.pt")) and time.time() < deadline and run.poll() is None:
@@ -315,17 +311,9 @@ def test_killed_run_resumes_from_its_last_epoch(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_train_together(tmp_path: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     files = [CONFIGS / "train.json", *SMALL, CONFIGS / "multi_gpu_train.json"]
     write_cephalogram_phantom(tmp_path / "phantom", num_training=20, num_test1=3, reduction=8)
-    done = subprocess.run(
-        [*torchrun, *command(*files, root=tmp_path, phantom_training=20)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    run_in_two_processes(files, settings_of(tmp_path, phantom_training=20))
     assert (tmp_path / "models" / "quickstart" / "model.pt").is_file()
     flow = workflow("inference", tmp_path, phantom_training=20)
     flow.run()
